@@ -1,0 +1,163 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * How tasks end: deleted by a client, or cleaned up after a shim that died.
+ */
+#include "base/clock.h"
+#include "base/log.h"
+#include "base/str.h"
+#include "events.pb-c.h"
+#include "oci/exit_record.h"
+#include "runtime/tasks_private.h"
+#include "wire/pb.h"
+
+/* Longer than the shim waits for stdio, the runtime and the unmount together. */
+#define DELETE_TIMEOUT_MS 30000
+#define STATUS_UNKNOWN 255
+
+void shim_socket_remove(const struct tasks *t, const char *address)
+{
+    const char *path = address ? str_after_prefix(address, "unix://") : NULL;
+    const char *name = path ? str_after_prefix(path, t->options.host.socket_dir) : NULL;
+
+    if (name && name[0] == '/' && !strchr(name + 1, '/'))
+        unlink(path);
+}
+
+static void remove_bundle(struct task *task)
+{
+    struct err e = ERR_INIT;
+
+    if (bundle_remove(&task->bundle, &e) < 0)
+        log_warn("remove bundle of task %s: %s", task->key, e.msg);
+}
+
+static bool begin_delete(struct tasks *t, struct task *task)
+{
+    pthread_mutex_lock(&t->lock);
+    bool ok = task->state == TASK_LIVE && !task->deleting;
+    if (ok)
+        task->deleting = true;
+    pthread_mutex_unlock(&t->lock);
+    return ok;
+}
+
+/* The delete failed: the task stays; if its shim died meanwhile it is lost now. */
+static void cancel_delete(struct tasks *t, struct task *task)
+{
+    pthread_mutex_lock(&t->lock);
+    task->deleting = false;
+    bool lost = task->state == TASK_LIVE && atomic_load(&task->shim->dead);
+    if (lost)
+        task->state = TASK_LOST;
+    pthread_mutex_unlock(&t->lock);
+    if (lost)
+        task_cleanup_start(task);
+}
+
+int tasks_delete(struct tasks *t, struct task *task, struct task_exit *ret, struct err *e)
+{
+    Pb__Task__DeleteRequest request = PB__TASK__DELETE_REQUEST__INIT;
+    ProtobufCMessage *message = NULL;
+
+    if (!begin_delete(t, task))
+        return err_set(e, ERR_NOT_FOUND, "task %s not found", task->id);
+    request.id = task->id;
+    int r = shim_call_sync(task->shim, task->ns, "Delete", &request.base,
+                           &pb__task__delete_response__descriptor, DELETE_TIMEOUT_MS, &message, e);
+    if (r < 0 && e->code != ERR_NOT_FOUND) {
+        cancel_delete(t, task);
+        return r;
+    }
+    /* The shim does not know it: it was deleted before, by a daemon that died before it could say so. */
+    *ret = (struct task_exit){.status = STATUS_UNKNOWN, .at = clock_realtime()};
+    if (r >= 0) {
+        Pb__Task__DeleteResponse *response = (Pb__Task__DeleteResponse *)message;
+        *ret = (struct task_exit){response->pid, response->exit_status,
+                                  pb_timestamp_get(response->exited_at)};
+        pb_free(message);
+    }
+    shim_shutdown(t, task->shim, task->ns, task->id);
+
+    /* Our shim has cleaned up when it says so; of others the `delete` action is expected. */
+    struct task_exit again;
+    struct err warn = ERR_INIT;
+    if (!task->binary.is_ours &&
+        shim_run_delete(&t->options.host, task->binary.path, &task->bundle, &again, &warn) < 0)
+        log_warn("clean up after task %s: %s", task->key, warn.msg);
+    remove_bundle(task);
+    tasks_remove(t, task);
+    return 0;
+}
+
+/* What is known of the end of a task whose shim is gone: its own record, else what `delete` says. */
+static void find_exit(struct tasks *t, struct task *task, struct task_exit *ret)
+{
+    struct err e = ERR_INIT;
+    struct exit_record record;
+
+    *ret = (struct task_exit){.status = STATUS_UNKNOWN, .at = clock_realtime()};
+    int r = shim_run_delete(&t->options.host, task->binary.path, &task->bundle, ret, &e);
+    if (r < 0)
+        log_warn("clean up after task %s: %s", task->key, e.msg);
+    if (exit_record_read(task->bundle.path, NULL, &record) >= 0)
+        *ret = (struct task_exit){(uint32_t)record.pid, record.status, record.at};
+}
+
+static void publish_end(struct tasks *t, struct task *task, const struct task_exit *exit)
+{
+    struct err e = ERR_INIT;
+    Google__Protobuf__Timestamp *at = pb_timestamp_new(exit->at);
+    Pb__Event__TaskExit exited = PB__EVENT__TASK_EXIT__INIT;
+    Pb__Event__TaskDelete deleted = PB__EVENT__TASK_DELETE__INIT;
+
+    exited.container_id = deleted.container_id = task->id;
+    exited.id = task->id;
+    exited.pid = deleted.pid = exit->pid;
+    exited.exit_status = deleted.exit_status = exit->status;
+    exited.exited_at = deleted.exited_at = at;
+    if (atomic_load(&task->start_seen) && !atomic_load(&task->exit_seen) &&
+        exchange_publish(t->exchange, task->ns, "/tasks/exit", &exited.base, &e) < 0)
+        log_warn("publish exit of task %s: %s", task->key, e.msg);
+    if (exchange_publish(t->exchange, task->ns, "/tasks/delete", &deleted.base, &e) < 0)
+        log_warn("publish end of task %s: %s", task->key, e.msg);
+    if (at)
+        pb_free(&at->base);
+}
+
+struct lost_answer {
+    struct task *task;
+    const struct task_exit *exit;
+};
+
+static void answer_lost(void *arg)
+{
+    struct lost_answer *answer = arg;
+
+    task_unpark(answer->task);
+    task_answer_waiters(answer->task, answer->exit);
+}
+
+static void cleanup_run(struct workq_job *job)
+{
+    struct task *task = container_of(job, struct task, job);
+    struct tasks *t = task->tasks;
+    struct task_exit exit;
+
+    find_exit(t, task, &exit);
+    shim_socket_remove(t, task->shim ? task->shim->address : NULL);
+    remove_bundle(task);
+    if (tasks_remove(t, task))
+        publish_end(t, task, &exit);
+    struct lost_answer answer = {task, &exit};
+    loop_run(t->loop, answer_lost, &answer);
+    task_unref(task);
+}
+
+void task_cleanup_start(struct task *task)
+{
+    task_ref(task);
+    if (workq_submit(task->tasks->pool, &task->job, cleanup_run) < 0) {
+        log_error("no thread to clean up after task %s: it is done at the next start", task->key);
+        task_unref(task);
+    }
+}
