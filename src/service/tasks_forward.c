@@ -1,0 +1,136 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "service/tasks_forward.h"
+
+#include "base/str.h"
+#include "store/containers.h"
+
+/* Every request of the tasks service begins like this. */
+struct container_request {
+    ProtobufCMessage base;
+    char *container_id;
+};
+
+static void forward_free(struct forward *f)
+{
+    task_unref(f->task);
+    grpc_call_unref(f->call);
+    free(f);
+}
+
+int task_missing(struct service_context *ctx, const char *ns, const char *id, struct err *e)
+{
+    struct container container;
+
+    int r = container_get(ctx->db, ns, id, &container, e);
+    if (r < 0)
+        return r;
+    container_done(&container);
+    return err_set(e, ERR_NOT_FOUND, "task %s not found", id);
+}
+
+/* [pool] There is no task: what is missing decides the words. */
+static void forward_missing(struct workq_job *job)
+{
+    struct forward *f = container_of(job, struct forward, job);
+    const char *id = ((const struct container_request *)f->request)->container_id;
+    const char *ns = NULL;
+    struct err e = ERR_INIT;
+
+    int r = service_namespace(f->call, &ns, &e);
+    if (r >= 0)
+        task_missing(grpc_call_userdata(f->call), ns, id, &e);
+    grpc_call_finish(f->call, &e);
+    forward_free(f);
+}
+
+static void forward_replied(void *userdata, const struct err *e, ProtobufCMessage *reply)
+{
+    struct forward *f = userdata;
+    struct err oom = ERR_INIT;
+    ProtobufCMessage *answer = NULL;
+
+    if (!e) {
+        answer = f->route->convert(f, reply);
+        if (!answer)
+            e = (err_oom(&oom), &oom);
+    } else if (f->route->recover && f->route->recover(f, e, &answer)) {
+        e = NULL;
+    }
+    if (e)
+        grpc_call_finish(f->call, e);
+    else
+        grpc_call_reply(f->call, answer);
+    if (answer)
+        protobuf_c_message_free_unpacked(answer, NULL);
+    if (reply)
+        protobuf_c_message_free_unpacked(reply, NULL);
+    forward_free(f);
+}
+
+/* The shim has no more time than its caller. */
+static uint64_t forward_timeout(const struct forward *f)
+{
+    int64_t left = grpc_call_time_left_ms(f->call);
+    const struct service_context *ctx = grpc_call_userdata(f->call);
+    uint64_t timeout = f->route->timeout_ms;
+
+    if (timeout == FORWARD_STATE_TIMEOUT)
+        timeout = ctx->state_timeout_ms;
+    if (left >= 0 && (timeout == 0 || (uint64_t)left < timeout))
+        timeout = left > 0 ? (uint64_t)left : 1;
+    return timeout;
+}
+
+void tasks_forward(struct grpc_call *call, const ProtobufCMessage *request,
+                   const struct forward_route *route)
+{
+    struct service_context *ctx = grpc_call_userdata(call);
+    const char *id = ((const struct container_request *)request)->container_id;
+    struct err e = ERR_INIT;
+    const char *ns = NULL;
+
+    int r = service_namespace(call, &ns, &e);
+    struct forward *f = r >= 0 ? calloc(1, sizeof(*f)) : NULL;
+    if (!f) {
+        if (r >= 0)
+            err_oom(&e);
+        grpc_call_finish(call, &e);
+        return;
+    }
+    f->call = grpc_call_ref(call);
+    f->route = route;
+    f->request = request;
+    f->task = tasks_find(ctx->tasks, ns, id);
+    if (!f->task) {
+        if (workq_submit(ctx->pool, &f->job, forward_missing) < 0) {
+            err_set(&e, ERR_NOT_FOUND, "task %s not found", id);
+            grpc_call_finish(call, &e);
+            forward_free(f);
+        }
+        return;
+    }
+    route->build(f);
+    if (str_eq(route->method, "Wait"))
+        task_wait(f->task, &f->shim.base, forward_replied, f);
+    else
+        task_call(f->task, route->method, &f->shim.base, route->reply, forward_timeout(f),
+                  forward_replied, f);
+}
+
+Pb__V1types__Process *process_from_state(Pb__Task__StateResponse *state)
+{
+    Pb__V1types__Process *p = malloc(sizeof(*p));
+    if (!p)
+        return NULL;
+    pb__v1types__process__init(p);
+    p->id = PB_MOVE_STR(state->id);
+    p->pid = state->pid;
+    p->status = state->status;
+    p->stdin = PB_MOVE_STR(state->stdin);
+    p->stdout = PB_MOVE_STR(state->stdout);
+    p->stderr = PB_MOVE_STR(state->stderr);
+    p->terminal = state->terminal;
+    p->exit_status = state->exit_status;
+    p->exited_at = TAKE(state->exited_at);
+    return p;
+}
