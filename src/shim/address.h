@@ -1,0 +1,23 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Where a shim listens: /run/containerd/s/<hex SHA-256 of "<daemon address>/<namespace>/<group>">,
+ * so that every start for one group of one daemon finds the same socket. A unix:// prefix makes it
+ * the address that daemons are told.
+ */
+#pragma once
+
+#include "base/attr.h"
+
+#define ADDRESS_DIR "/run/containerd/s"
+#define ADDRESS_PREFIX "unix://"
+
+/* dir: NULL or "" for ADDRESS_DIR. The path, without prefix; the caller frees. NULL: out of memory.
+ */
+char *address_path(const char *dir, const char *daemon_address, const char *namespace_,
+                   const char *group);
+/* Cuts the prefix off. */
+const char *address_to_path(const char *address);
+/* Leaves "unix://<path>" in <bundle>/address, where daemons look after a restart. */
+int address_write(const char *bundle, const char *path);
+/* The path in <bundle>/address. -ENOENT, -EBADMSG. */
+int address_read(const char *bundle, char **ret_path);

@@ -1,0 +1,351 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "shim/cgroup.h"
+
+#include <dirent.h>
+#include <fcntl.h>
+#include <linux/magic.h>
+#include <signal.h>
+#include <stdio.h>
+#include <sys/vfs.h>
+
+#include "base/fs.h"
+#include "base/proc.h"
+#include "base/str.h"
+#include "shim/stats.h"
+
+#define TEXT_MAX 16384
+#define PROCS_MAX (1024 * 1024)
+/* Of groups below a container's own. */
+#define DEPTH_MAX 16
+
+static bool is_unified(const char *root)
+{
+    struct statfs fs;
+
+    return statfs(root, &fs) == 0 && fs.f_type == CGROUP2_SUPER_MAGIC;
+}
+
+int cgroup_init_text(struct cgroup *c, const char *text, const char *root, bool unified)
+{
+    char *copy = strdup(text);
+
+    if (!copy)
+        return -ENOMEM;
+    *c = (struct cgroup){.text = copy, .root = root ? root : CGROUP_ROOT, .is_unified = unified};
+    return 0;
+}
+
+int cgroup_init(struct cgroup *c, pid_t pid)
+{
+    _free_ char *text = NULL;
+    char path[40];
+    size_t n;
+
+    snprintf(path, sizeof(path), "/proc/%d/cgroup", (int)pid);
+    int r = fs_read_file(AT_FDCWD, path, TEXT_MAX, &text, &n);
+    if (r < 0)
+        return r;
+    if (n == 0)
+        return -ESRCH;
+    return cgroup_init_text(c, text, NULL, is_unified(CGROUP_ROOT));
+}
+
+void cgroup_done(struct cgroup *c)
+{
+    free(c->text);
+    *c = (struct cgroup){};
+}
+
+int cgroup_save(const struct cgroup *c, const char *bundle)
+{
+    _free_ char *path = fs_join(bundle, "cgroup");
+
+    if (!path)
+        return -ENOMEM;
+    return fs_write_file_atomic(AT_FDCWD, path, c->text, strlen(c->text), 0600, false);
+}
+
+int cgroup_load(struct cgroup *c, const char *bundle)
+{
+    _free_ char *path = fs_join(bundle, "cgroup");
+    _free_ char *text = NULL;
+    size_t n;
+
+    if (!path)
+        return -ENOMEM;
+    int r = fs_read_file(AT_FDCWD, path, TEXT_MAX, &text, &n);
+    return r < 0 ? r : cgroup_init_text(c, text, NULL, is_unified(CGROUP_ROOT));
+}
+
+/* Whether the comma-separated list of n bytes has the word. */
+static bool list_has(const char *list, size_t n, const char *word)
+{
+    size_t len = strlen(word);
+
+    for (size_t at = 0; at <= n;) {
+        const char *comma = memchr(list + at, ',', n - at);
+        size_t item = comma ? (size_t)(comma - list) - at : n - at;
+        if (item == len && memcmp(list + at, word, len) == 0)
+            return true;
+        at += item + 1;
+    }
+    return false;
+}
+
+/* The path on the line "N:<controllers>:<path>". */
+static const char *find_path(const char *text, const char *controller, size_t *ret_len)
+{
+    for (const char *line = text; *line;) {
+        size_t len = strcspn(line, "\n");
+        const char *names = memchr(line, ':', len);
+        const char *path = names ? memchr(names + 1, ':', len - (size_t)(names + 1 - line)) : NULL;
+        if (path) {
+            size_t names_len = (size_t)(path - names - 1);
+            bool matches = controller ? list_has(names + 1, names_len, controller)
+                                      : names_len == 0 && line[0] == '0';
+            if (matches) {
+                *ret_len = len - (size_t)(path + 1 - line);
+                return path + 1;
+            }
+        }
+        line += len + (line[len] == '\n');
+    }
+    return NULL;
+}
+
+char *cgroup_dir(const struct cgroup *c, const char *controller)
+{
+    size_t len = 0;
+    const char *path = c->text ? find_path(c->text, controller, &len) : NULL;
+
+    /* Neither the root nor anything outside of the caller's cgroup namespace ("/../x"). */
+    if (!path || len < 2 || path[0] != '/' || memmem(path, len, "/..", 3))
+        return NULL;
+    if (!controller)
+        return str_printf("%s%s%.*s", c->root, c->is_unified ? "" : "/unified", (int)len, path);
+    return str_printf("%s/%s%.*s", c->root, controller, (int)len, path);
+}
+
+bool cgroup_exists(const struct cgroup *c)
+{
+    static const char *const controllers[] = {"memory", "cpu", "cpuacct", "pids", "devices"};
+
+    if (c->is_unified) {
+        _free_ char *dir = cgroup_dir(c, NULL);
+        return dir && fs_exists(AT_FDCWD, dir);
+    }
+    for (size_t i = 0; i < ARRAY_SIZE(controllers); i++) {
+        _free_ char *dir = cgroup_dir(c, controllers[i]);
+        if (dir && fs_exists(AT_FDCWD, dir))
+            return true;
+    }
+    return false;
+}
+
+int cgroup_stats(const struct cgroup *c, Google__Protobuf__Any **ret, struct err *e)
+{
+    if (!cgroup_is_known(c) || !cgroup_exists(c))
+        return err_set(e, ERR_NOT_FOUND, "cgroup does not exist: not found");
+    return c->is_unified ? stats_v2(c, ret, e) : stats_v1(c, ret, e);
+}
+
+static void write_file(const char *dir, const char *name, const char *text)
+{
+    _free_ char *path = dir ? fs_join(dir, name) : NULL;
+    _close_ int fd = path ? open(path, O_WRONLY | O_CLOEXEC) : -EBADF;
+
+    if (fd >= 0 && write(fd, text, strlen(text)) < 0)
+        return; /* the callers look at the outcome */
+}
+
+void cgroup_thaw(const struct cgroup *c)
+{
+    _free_ char *v2 = cgroup_dir(c, NULL);
+    _free_ char *v1 = cgroup_dir(c, "freezer");
+
+    write_file(v2, "cgroup.freeze", "0");
+    write_file(v1, "freezer.state", "THAWED");
+}
+
+/* Whether pid is in dir or below, going by what its /proc entry says now. */
+static bool is_member(const struct cgroup *c, const char *controller, const char *dir, pid_t pid)
+{
+    _cleanup_(cgroup_done) struct cgroup of_pid = {};
+
+    if (cgroup_init(&of_pid, pid) < 0)
+        return false;
+    of_pid.root = c->root;
+    of_pid.is_unified = c->is_unified;
+    _free_ char *now = cgroup_dir(&of_pid, controller);
+    const char *rest = now ? str_after_prefix(now, dir) : NULL;
+    return rest && (*rest == '\0' || *rest == '/');
+}
+
+static bool lists_us(const char *procs)
+{
+    for (const char *line = procs; *line; line += strspn(line, "\n")) {
+        size_t len = strcspn(line, "\n");
+        if ((pid_t)strtol(line, NULL, 10) == getpid())
+            return true;
+        line += len;
+    }
+    return false;
+}
+
+/* Kills what cgroup.procs lists. A number that was reused meanwhile is not a member any more: the
+ * pidfd is opened first and membership looked up after it. */
+static int kill_listed(const struct cgroup *c, const char *controller, const char *dir)
+{
+    _free_ char *path = fs_join(dir, "cgroup.procs");
+    _free_ char *procs = NULL;
+    size_t n;
+    int found = 0;
+
+    if (!path)
+        return -ENOMEM;
+    int r = fs_read_file(AT_FDCWD, path, PROCS_MAX, &procs, &n);
+    if (r == -ENOENT || r == -ENODEV)
+        return 0;
+    if (r < 0)
+        return r;
+    if (lists_us(procs))
+        return -EPERM;
+    for (const char *line = procs; *line;) {
+        _cleanup_(proc_done) struct proc p = PROC_NULL;
+        pid_t pid = (pid_t)strtol(line, NULL, 10);
+        if (pid > 0) {
+            found++;
+            if (proc_open(pid, &p) == 0 && is_member(c, controller, dir, pid))
+                proc_kill(&p, SIGKILL);
+        }
+        line += strcspn(line, "\n");
+        line += strspn(line, "\n");
+    }
+    return found;
+}
+
+/* Depth first, with the groups a container made below its own. */
+static int kill_below(const struct cgroup *c, const char *controller, const char *dir, int depth)
+{
+    int found = kill_listed(c, controller, dir);
+    if (found < 0 || depth >= DEPTH_MAX)
+        return found;
+
+    DIR *d = opendir(dir);
+    if (!d)
+        return found;
+    for (const struct dirent *entry; found >= 0 && (entry = readdir(d));) {
+        if (entry->d_type != DT_DIR || entry->d_name[0] == '.')
+            continue;
+        _free_ char *child = fs_join(dir, entry->d_name);
+        int r = child ? kill_below(c, controller, child, depth + 1) : -ENOMEM;
+        found = r < 0 ? r : found + r;
+    }
+    closedir(d);
+    return found;
+}
+
+int cgroup_kill(const struct cgroup *c)
+{
+    static const char *const controllers[] = {"pids", "memory", "devices", "cpu"};
+    int found = 0;
+
+    if (c->is_unified) {
+        _free_ char *dir = cgroup_dir(c, NULL);
+        if (!dir)
+            return 0;
+        found = kill_below(c, NULL, dir, 0);
+        if (found > 0)
+            write_file(dir, "cgroup.kill", "1"); /* also what was forked meanwhile */
+    } else {
+        _free_ char *freezer = cgroup_dir(c, "freezer");
+        for (size_t i = 0; found == 0 && i < ARRAY_SIZE(controllers); i++) {
+            _free_ char *dir = cgroup_dir(c, controllers[i]);
+            if (dir && fs_exists(AT_FDCWD, dir)) {
+                /* Frozen, it cannot fork away from us. */
+                write_file(freezer, "freezer.state", "FROZEN");
+                found = kill_below(c, controllers[i], dir, 0);
+            }
+        }
+    }
+    cgroup_thaw(c);
+    return found;
+}
+
+static int remove_below(const char *dir, int depth)
+{
+    DIR *d = depth < DEPTH_MAX ? opendir(dir) : NULL;
+
+    if (d) {
+        for (const struct dirent *entry; (entry = readdir(d));) {
+            _free_ char *child = NULL;
+            if (entry->d_type == DT_DIR && entry->d_name[0] != '.' &&
+                (child = fs_join(dir, entry->d_name)))
+                remove_below(child, depth + 1);
+        }
+        closedir(d);
+    }
+    return rmdir(dir);
+}
+
+void cgroup_remove(const struct cgroup *c)
+{
+    if (!c->text)
+        return;
+    for (const char *line = c->text; *line;) {
+        size_t len = strcspn(line, "\n");
+        const char *names = memchr(line, ':', len);
+        size_t n = names ? strcspn(names + 1, ":,=") : 0;
+        _free_ char *controller = n > 0 ? strndup(names + 1, n) : NULL;
+        /* "name=systemd" is mounted under what follows the equals sign. */
+        if (controller && str_eq(controller, "name") && names[1 + n] == '=') {
+            free(controller);
+            controller = NULL;
+        }
+        _free_ char *dir = cgroup_dir(c, controller);
+        if (dir)
+            remove_below(dir, 0);
+        line += len + (line[len] == '\n');
+    }
+}
+
+static int add_to(const char *dir, pid_t pid)
+{
+    char number[16];
+    int n = snprintf(number, sizeof(number), "%d", (int)pid);
+    _free_ char *procs = fs_join(dir, "cgroup.procs");
+
+    if (!procs)
+        return -ENOMEM;
+    int r = fs_mkdir_p(AT_FDCWD, dir, 0755);
+    if (r < 0)
+        return r;
+    _close_ int fd = neg_errno(open(procs, O_WRONLY | O_CLOEXEC));
+    return fd < 0 ? fd : fs_write_all(fd, number, (size_t)n);
+}
+
+int cgroup_add_process(const char *path, pid_t pid)
+{
+    const char *slash = path[0] == '/' ? "" : "/";
+    int r = 0;
+
+    if (strstr(path, ".."))
+        return -EINVAL;
+    if (is_unified(CGROUP_ROOT)) {
+        _free_ char *dir = str_printf(CGROUP_ROOT "%s%s", slash, path);
+        return dir ? add_to(dir, pid) : -ENOMEM;
+    }
+    DIR *d = opendir(CGROUP_ROOT);
+    if (!d)
+        return -errno;
+    for (const struct dirent *entry; r == 0 && (entry = readdir(d));) {
+        if (entry->d_type != DT_DIR || entry->d_name[0] == '.' || str_eq(entry->d_name, "unified"))
+            continue;
+        _free_ char *dir = str_printf(CGROUP_ROOT "/%s%s%s", entry->d_name, slash, path);
+        r = dir ? add_to(dir, pid) : -ENOMEM;
+        if (str_eq(entry->d_name, "cpuset"))
+            r = 0; /* a new cpuset has no cpus, and refuses */
+    }
+    closedir(d);
+    return r;
+}

@@ -1,0 +1,211 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Checkpoint and restore, which the OCI runtime does with CRIU. */
+#include <fcntl.h>
+
+#include "base/fs.h"
+#include "base/str.h"
+#include "events.pb-c.h"
+#include "shim/container.h"
+#include "shim/topics.h"
+
+/* Memory is written out: the time depends on how much there is. */
+#define CHECKPOINT_TIMEOUT_MS 600000
+
+struct checkpoint_call {
+    struct container_checkpoint request;
+    char *image_path, *work_path, *parent_path;
+    char **empty_namespaces;
+    done_fn done;
+    void *userdata;
+};
+
+static void checkpoint_done(void *userdata, const struct err *e)
+{
+    struct checkpoint_call *call = userdata;
+
+    call->done(call->userdata, e);
+    free(call->image_path);
+    free(call->work_path);
+    free(call->parent_path);
+    strv_free(call->empty_namespaces);
+    free(call);
+}
+
+/* CRIU's log says why; the bundle keeps it when the work directory goes. */
+static void keep_criu_log(struct container *c, const char *work_path)
+{
+    _free_ char *from = fs_join(work_path, "dump.log");
+    _free_ char *to = fs_join(c->bundle, "criu-dump.log");
+    _free_ char *text = NULL;
+    size_t n;
+
+    if (from && to && fs_read_file(AT_FDCWD, from, 1 << 20, &text, &n) >= 0)
+        fs_write_file_atomic(AT_FDCWD, to, text, n, 0600, false);
+}
+
+static void on_checkpointed(void *userdata, const struct err *e, const char *output)
+{
+    struct op *op = userdata;
+    struct container *c = op->process->container;
+    struct checkpoint_call *call = op->userdata;
+
+    if (!e) {
+        op_end(op, NULL);
+        return;
+    }
+    keep_criu_log(c, call->work_path);
+    err_set(&op->error, e->code, "%s path= %s/criu-dump.log", e->msg, c->bundle);
+    op_end(op, &op->error);
+}
+
+static void checkpoint_begin(struct op *op)
+{
+    struct process *p = op->process;
+    struct container *c = p->container;
+    const struct checkpoint_call *call = op->userdata;
+    const struct container_checkpoint *request = &call->request;
+    struct runtime_args args = {};
+
+    if (p->state != PROCESS_RUNNING && p->state != PROCESS_PAUSED) {
+        process_refuse(p, "checkpoint", &op->error);
+        op_end(op, &op->error);
+        return;
+    }
+    runtime_args_globals(&args, &c->runtime);
+    runtime_args_add(&args, "checkpoint");
+    runtime_args_add(&args, "--image-path");
+    runtime_args_add(&args, call->image_path);
+    runtime_args_add(&args, "--work-path");
+    runtime_args_add(&args, call->work_path);
+    if (call->parent_path) {
+        runtime_args_add(&args, "--parent-path");
+        runtime_args_add(&args, call->parent_path);
+    }
+    if (request->open_tcp)
+        runtime_args_add(&args, "--tcp-established");
+    if (request->external_unix_sockets)
+        runtime_args_add(&args, "--ext-unix-sk");
+    if (request->terminal)
+        runtime_args_add(&args, "--shell-job");
+    if (request->file_locks)
+        runtime_args_add(&args, "--file-locks");
+    for (size_t i = 0; i < strv_len(call->empty_namespaces); i++) {
+        runtime_args_add(&args, "--empty-ns");
+        runtime_args_add(&args, call->empty_namespaces[i]);
+    }
+    if (!request->exit)
+        runtime_args_add(&args, "--leave-running");
+    runtime_args_add(&args, c->id);
+    op_call(op,
+            &(struct runtime_request){
+                .command = "checkpoint",
+                .args = &args,
+                .timeout_ms = CHECKPOINT_TIMEOUT_MS,
+            },
+            on_checkpointed);
+}
+
+void container_checkpoint(struct container *c, const struct container_checkpoint *request,
+                          done_fn done, void *userdata)
+{
+    struct checkpoint_call *call = calloc(1, sizeof(*call));
+    struct err e = ERR_INIT;
+    bool ok = call != NULL;
+
+    if (ok) {
+        *call = (struct checkpoint_call){.request = *request, .done = done, .userdata = userdata};
+        call->image_path = str_empty(request->image_path) ? fs_join(c->bundle, "checkpoint")
+                                                          : strdup(request->image_path);
+        call->work_path = str_empty(request->work_path) ? fs_join(c->bundle, "criu-work")
+                                                        : strdup(request->work_path);
+        ok = call->image_path && call->work_path;
+        if (ok && !str_empty(request->parent_path))
+            ok = (call->parent_path = strdup(request->parent_path)) != NULL;
+        for (size_t i = 0; ok && i < request->n_empty_namespaces; i++)
+            ok = strv_push(&call->empty_namespaces, request->empty_namespaces[i]) == 0;
+    }
+    if (!ok) {
+        err_oom(&e);
+        if (call)
+            checkpoint_done(call, &e);
+        else
+            done(userdata, &e);
+        return;
+    }
+    struct op *op = op_new(c->init, true, checkpoint_begin, checkpoint_done, call);
+    if (op)
+        op_submit(op);
+}
+
+/* Restore: a container created from a checkpoint comes into being when it is started. */
+
+static void add_restore_args(struct op *op, struct runtime_args *args, const char *console)
+{
+    struct container *c = op->process->container;
+
+    runtime_args_add(args, "restore");
+    runtime_args_add(args, "--image-path");
+    runtime_args_add(args, c->checkpoint);
+    runtime_args_add(args, "--work-path");
+    runtime_args_add(args, op->spec_path);
+    runtime_args_add(args, "--detach");
+    runtime_args_add(args, "--pid-file");
+    runtime_args_add(args, op->text);
+    if (console) {
+        runtime_args_add(args, "--console-socket");
+        runtime_args_add(args, console);
+    }
+    if (c->options.no_pivot_root)
+        runtime_args_add(args, "--no-pivot");
+    runtime_args_add(args, "--no-subreaper");
+    runtime_args_add(args, "--bundle");
+    runtime_args_add(args, c->bundle);
+    runtime_args_add(args, c->id);
+}
+
+static void on_restored(struct op *op)
+{
+    struct process *p = process_ref(op->process);
+    struct container *c = p->container;
+    Pb__Event__TaskStart event = PB__EVENT__TASK_START__INIT;
+
+    p->is_launching = false;
+    if (op->error.code != ERR_OK) {
+        if (child_is_alive(&p->child))
+            proc_kill(&p->child.proc, SIGKILL);
+        reaper_forget(&p->child);
+        stdio_done(&p->io);
+        p->exit = (struct process_exit){};
+        op_end(op, &op->error);
+    } else {
+        container_find_cgroup(c);
+        p->state = PROCESS_RUNNING;
+        event.container_id = c->id;
+        event.pid = (uint32_t)p->exit.pid;
+        container_publish(c, TOPIC_START, &event.base);
+        op_end(op, NULL);
+        process_tell_end(p);
+    }
+    process_unref(p);
+}
+
+void container_restore(struct op *op)
+{
+    struct container *c = op->process->container;
+    _free_ char *pid_file = fs_join(c->bundle, "init.pid");
+
+    op->spec_path = c->options.criu_work_path ? strdup(c->options.criu_work_path)
+                                              : fs_join(c->bundle, "criu-work");
+    if (!pid_file || !op->spec_path) {
+        err_oom(&op->error);
+        op_end(op, &op->error);
+        return;
+    }
+    process_launch(op, &(struct process_launch){
+                           .command = "restore",
+                           .pid_file = pid_file,
+                           .timeout_ms = CHECKPOINT_TIMEOUT_MS,
+                           .add_args = add_restore_args,
+                           .launched = on_restored,
+                       });
+}

@@ -1,0 +1,231 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * `delete` is run by daemons after the end of a shim, whatever it was, also after a clean one. It
+ * knows nothing but the bundle, works with what is there, and a second run finds nothing to do.
+ * What cannot be undone is told on stderr, which daemons log; only the answer goes to stdout.
+ */
+#include <fcntl.h>
+#include <limits.h>
+#include <stdio.h>
+#include <sys/mount.h>
+
+#include "base/buf.h"
+#include "base/clock.h"
+#include "base/fs.h"
+#include "base/log.h"
+#include "base/mount.h"
+#include "base/proc.h"
+#include "base/sock.h"
+#include "base/str.h"
+#include "oci/config.h"
+#include "oci/exit_record.h"
+#include "oci/runtime_choice.h"
+#include "shim/actions.h"
+#include "shim/address.h"
+#include "shim/cgroup.h"
+#include "shim/options.h"
+#include "task.v2.pb-c.h"
+#include "wire/pb.h"
+
+/* Daemons give us 5 s altogether. */
+#define RUNTIME_TIMEOUT_MS 3000
+#define KILL_ROUNDS 50
+#define KILL_PAUSE_US 10000
+#define OUTPUT_MAX 4096
+#define STATUS_KILLED 137
+
+/* The bundle: -bundle, or the sibling of the current directory that is named like the container. */
+static char *find_bundle(const struct args *args)
+{
+    char cwd[PATH_MAX];
+
+    if (!str_empty(args->bundle))
+        return strdup(args->bundle);
+    if (!getcwd(cwd, sizeof(cwd)))
+        return NULL;
+    char *slash = strrchr(cwd, '/');
+    *slash = '\0';
+    return str_printf("%s/%s", cwd, args->id);
+}
+
+/* Whether the runtime may know the container: its state directory is there. */
+static bool runtime_has_state(const char *root, const char *id)
+{
+    _free_ char *path = fs_join(root, id);
+    return !path || fs_exists(AT_FDCWD, path);
+}
+
+static char *find_runtime(char *recorded, const char *bundle)
+{
+    _cleanup_(oci_config_done) struct oci_config config = {};
+    _cleanup_(runtime_facts_done) struct runtime_facts facts = {};
+    _cleanup_(runtime_choice_done) struct runtime_choice choice = {};
+    char *path = NULL;
+
+    if (recorded && recorded[0] == '/')
+        return recorded;
+    if (recorded && proc_find_program(recorded, NULL, &path) == 0) {
+        free(recorded);
+        return path;
+    }
+    free(recorded);
+    oci_config_load(bundle, &config, NULL);
+    if (runtime_facts_find(NULL, NULL, &facts) < 0 ||
+        runtime_choice_make(&facts, config.oci_version, &choice, NULL) < 0)
+        return NULL;
+    return TAKE(choice.path);
+}
+
+static void delete_by_runtime(const char *bundle, const char *namespace_, const char *id)
+{
+    _cleanup_(options_done) struct options options = {};
+    _cleanup_(buf_done) struct buf output = BUF_INIT(OUTPUT_MAX);
+    _free_ char *recorded = NULL;
+    int status = 0;
+
+    if (options_load(bundle, &options, &recorded) < 0)
+        return;
+    _free_ char *root = options_runtime_root(&options, namespace_);
+    if (!root || !runtime_has_state(root, id))
+        return;
+    _free_ char *runtime = find_runtime(TAKE(recorded), bundle);
+    if (!runtime) {
+        log_warn("no OCI runtime found to delete container %s with", id);
+        return;
+    }
+    const char *const argv[] = {runtime,
+                                "--root",
+                                root,
+                                options.systemd_cgroup ? "--systemd-cgroup" : "delete",
+                                options.systemd_cgroup ? "delete" : "--force",
+                                options.systemd_cgroup ? "--force" : id,
+                                options.systemd_cgroup ? id : NULL,
+                                NULL};
+    const struct proc_spawn s = {.path = runtime, .exec_fd = -EBADF, .argv = argv, .cwd = "/"};
+    int r = proc_run(&s, NULL, 0, RUNTIME_TIMEOUT_MS, &output, &status);
+    if (r < 0)
+        log_warn("%s delete of container %s: %s", runtime, id, err_strerror(r));
+    else if (status != 0)
+        log_warn("%s delete of container %s: status %d: %.*s", runtime, id, status, (int)output.len,
+                 (const char *)buf_head(&output));
+}
+
+/* Where the shim did not get as far as recording the group, the configuration names it. */
+static int find_cgroup(const char *bundle, struct cgroup *ret)
+{
+    _cleanup_(oci_config_done) struct oci_config config = {};
+    _cleanup_(buf_done) struct buf text = BUF_INIT(16384);
+    static const char *const controllers[] = {"memory", "cpu",     "cpuacct", "cpuset",
+                                              "pids",   "devices", "freezer", "blkio"};
+
+    if (cgroup_load(ret, bundle) >= 0)
+        return 0;
+    if (oci_config_load(bundle, &config, NULL) < 0 || !config.cgroups_path ||
+        config.cgroups_path[0] != '/')
+        return -ENOENT;
+    buf_printf(&text, "0::%s\n", config.cgroups_path);
+    for (size_t i = 0; i < ARRAY_SIZE(controllers); i++)
+        buf_printf(&text, "%zu:%s:%s\n", i + 1, controllers[i], config.cgroups_path);
+    _free_ char *lines = buf_take_str(&text);
+    struct cgroup probe = {};
+    int r = lines ? cgroup_init(&probe, getpid()) : -ENOMEM;
+    bool is_unified = probe.is_unified;
+    cgroup_done(&probe);
+    return r < 0 ? r : cgroup_init_text(ret, lines, NULL, is_unified);
+}
+
+static void kill_rest(const char *bundle, const char *id)
+{
+    _cleanup_(cgroup_done) struct cgroup cgroup = {};
+
+    if (find_cgroup(bundle, &cgroup) < 0 || !cgroup_exists(&cgroup))
+        return;
+    int left = 1;
+    for (int i = 0; left > 0 && i < KILL_ROUNDS; i++) {
+        if (i > 0)
+            usleep(KILL_PAUSE_US);
+        left = cgroup_kill(&cgroup);
+    }
+    if (left > 0)
+        log_warn("container %s: %d processes do not go", id, left);
+    else if (left < 0)
+        log_warn("container %s: its processes cannot be killed: %s", id, err_strerror(left));
+    cgroup_remove(&cgroup);
+}
+
+static void unmount(const char *bundle)
+{
+    _free_ char *rootfs = fs_join(bundle, "rootfs");
+
+    if (!rootfs)
+        return;
+    int r = mount_unmount_below(rootfs);
+    if (r < 0)
+        log_warn("failed to unmount %s: %s", rootfs, err_strerror(r));
+}
+
+/* The socket of a shim that was killed lies about; one that answers belongs to a living shim. */
+static void remove_socket(const char *bundle)
+{
+    _free_ char *path = NULL;
+    _close_ int fd = -EBADF;
+
+    if (address_read(bundle, &path) < 0)
+        return;
+    if (sock_connect(path, 0, &fd) == -ECONNREFUSED)
+        unlink(path);
+}
+
+static pid_t read_init_pid(const char *bundle)
+{
+    _free_ char *path = fs_join(bundle, "init.pid");
+    _free_ char *text = NULL;
+    uint32_t pid;
+    size_t n;
+
+    if (!path || fs_read_file(AT_FDCWD, path, 32, &text, &n) < 0)
+        return 0;
+    text[strcspn(text, "\n")] = '\0';
+    return str_to_u32(text, &pid) == 0 && pid <= INT32_MAX ? (pid_t)pid : 0;
+}
+
+static int print_answer(const struct exit_record *record, struct err *e)
+{
+    Pb__Task__DeleteResponse response = PB__TASK__DELETE_RESPONSE__INIT;
+    _free_ uint8_t *packed = NULL;
+
+    response.pid = (uint32_t)record->pid;
+    response.exit_status = record->status;
+    response.exited_at = pb_timestamp_new(record->at);
+    size_t n = pb__task__delete_response__get_packed_size(&response);
+    packed = malloc(n);
+    int r = packed && response.exited_at ? 0 : -ENOMEM;
+    if (r == 0) {
+        pb__task__delete_response__pack(&response, packed);
+        r = fs_write_all(STDOUT_FILENO, packed, n);
+    }
+    pb_free(response.exited_at ? &response.exited_at->base : NULL);
+    return r < 0 ? err_errno(e, r, "failed to print the answer") : 0;
+}
+
+int action_delete(const struct args *args, struct err *e)
+{
+    _free_ char *bundle = find_bundle(args);
+    struct exit_record record;
+
+    if (!bundle) {
+        err_set(e, ERR_UNKNOWN, "failed to find the bundle of container %s", args->id);
+        return EXIT_FAILURE;
+    }
+    log_set_level(LOG_WARN);
+    /* Read before anything else dies: what the shim saw itself is the truth. */
+    if (exit_record_read(bundle, NULL, &record) < 0)
+        record = (struct exit_record){.pid = read_init_pid(bundle), .status = STATUS_KILLED};
+    delete_by_runtime(bundle, args->namespace_, args->id);
+    kill_rest(bundle, args->id);
+    unmount(bundle);
+    remove_socket(bundle);
+    if (record.at.tv_sec == 0)
+        record.at = clock_realtime();
+    return print_answer(&record, e) < 0 ? EXIT_FAILURE : 0;
+}

@@ -1,0 +1,485 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "shim/shim_service.h"
+
+#include "base/str.h"
+#include "google/protobuf/empty.pb-c.h"
+#include "linux.runc.pb-c.h"
+#include "runtime.linux.shim.v1.pb-c.h"
+#include "shim/container.h"
+#include "wire/pb.h"
+
+static struct shim *shim_of(const struct ttrpc_call *call)
+{
+    const struct task_service *service = ttrpc_call_userdata(call);
+    return service->shim;
+}
+
+static void fail(struct ttrpc_call *call, enum err_code code, const char *text)
+{
+    struct err e = ERR_INIT;
+
+    err_set(&e, code, "%s", text);
+    ttrpc_call_fail(call, &e);
+}
+
+/* The only one; NULL and the call failed when it is not created. */
+static struct container *find_container(struct ttrpc_call *call)
+{
+    MAP_FOREACH (entry, &shim_of(call)->containers) {
+        struct container *c = entry->value;
+        if (c->init->state != PROCESS_CREATING)
+            return c;
+    }
+    fail(call, ERR_FAILED_PRECONDITION, "container must be created: failed precondition");
+    return NULL;
+}
+
+static struct process *look_up(struct ttrpc_call *call, const char *id)
+{
+    MAP_FOREACH (entry, &shim_of(call)->containers) {
+        struct container *c = entry->value;
+        if (c->init->state == PROCESS_CREATING)
+            continue;
+        return str_eq(c->id, id) ? c->init : map_get(&c->execs, id);
+    }
+    return NULL;
+}
+
+static struct process *find_process(struct ttrpc_call *call, const char *id)
+{
+    struct process *p = look_up(call, id);
+    struct err e = ERR_INIT;
+
+    if (!p) {
+        err_set(&e, ERR_NOT_FOUND, "process %s does not exist: not found", id);
+        ttrpc_call_fail(call, &e);
+    }
+    return p;
+}
+
+static void reply_empty(struct ttrpc_call *call)
+{
+    Google__Protobuf__Empty empty = GOOGLE__PROTOBUF__EMPTY__INIT;
+
+    ttrpc_call_reply(call, &empty.base);
+}
+
+static void done_empty(void *userdata, const struct err *e)
+{
+    struct ttrpc_call *call = userdata;
+
+    if (e)
+        ttrpc_call_fail(call, e);
+    else
+        reply_empty(call);
+}
+
+/* A call that is answered from a process's state. */
+struct pending {
+    struct ttrpc_call *call;
+    struct process *process; /* a reference, NULL for Create */
+    struct process_exit exit;
+    struct container_pids pids;
+};
+
+static struct pending *pending_new(struct ttrpc_call *call, struct process *p)
+{
+    struct pending *pending = calloc(1, sizeof(*pending));
+
+    if (!pending) {
+        fail(call, ERR_RESOURCE_EXHAUSTED, "out of memory");
+        return NULL;
+    }
+    *pending = (struct pending){.call = call, .process = p ? process_ref(p) : NULL};
+    return pending;
+}
+
+static void pending_free(struct pending *pending)
+{
+    process_unref(pending->process);
+    free(pending->pids.pids);
+    free(pending);
+}
+
+static void handle_checkpoint(struct ttrpc_call *call, const ProtobufCMessage *message)
+{
+    const Pb__Shimv1__CheckpointTaskRequest *r = (const void *)message;
+    struct container *c = find_container(call);
+    struct container_checkpoint request = {.image_path = r->path};
+    Pb__Linuxrunc__CheckpointOptions *o = NULL;
+
+    if (!c)
+        return;
+    if (r->options && !str_empty(r->options->type_url)) {
+        if (pb_any_is(r->options, &pb__linuxrunc__checkpoint_options__descriptor))
+            o = pb__linuxrunc__checkpoint_options__unpack(NULL, r->options->value.len,
+                                                          r->options->value.data);
+        if (!o) {
+            fail(call, ERR_INVALID_ARGUMENT,
+                 "checkpoint options are not containerd.linux.runc.CheckpointOptions: invalid "
+                 "argument");
+            return;
+        }
+        if (str_empty(r->path))
+            request.image_path = o->image_path;
+        request.work_path = o->work_path;
+        request.exit = o->exit;
+        request.open_tcp = o->open_tcp;
+        request.external_unix_sockets = o->external_unix_sockets;
+        request.terminal = o->terminal;
+        request.file_locks = o->file_locks;
+        request.empty_namespaces = o->empty_namespaces;
+        request.n_empty_namespaces = o->n_empty_namespaces;
+    }
+    container_checkpoint(c, &request, done_empty, call);
+    if (o)
+        pb__linuxrunc__checkpoint_options__free_unpacked(o, NULL);
+}
+
+static void handle_close_io(struct ttrpc_call *call, const ProtobufCMessage *message)
+{
+    const Pb__Shimv1__CloseIORequest *r = (const void *)message;
+    struct process *p = find_process(call, r->id);
+
+    if (!p)
+        return;
+    stdio_close_input(&p->io);
+    reply_empty(call);
+}
+
+static void on_created(void *userdata, const struct err *e)
+{
+    struct ttrpc_call *call = userdata;
+    Pb__Shimv1__CreateTaskResponse response = PB__SHIMV1__CREATE_TASK_RESPONSE__INIT;
+
+    if (e) {
+        ttrpc_call_fail(call, e);
+        return;
+    }
+    MAP_FOREACH (entry, &shim_of(call)->containers) {
+        const struct container *c = entry->value;
+        response.pid = (uint32_t)c->init->exit.pid;
+    }
+    ttrpc_call_reply(call, &response.base);
+}
+
+static void handle_create(struct ttrpc_call *call, const ProtobufCMessage *message)
+{
+    const Pb__Shimv1__CreateTaskRequest *r = (const void *)message;
+    _cleanup_(mount_list_done) struct mount_list rootfs = {};
+    struct shim *shim = shim_of(call);
+    struct err e = ERR_INIT;
+
+    if (shim->containers.n > 0) {
+        fail(call, ERR_ALREADY_EXISTS, "this shim has a container: already exists");
+        return;
+    }
+    for (size_t i = 0; i < r->n_rootfs; i++) {
+        const Pb__Types__Mount *m = r->rootfs[i];
+        char **options = NULL;
+        int error = 0;
+        for (size_t j = 0; j < m->n_options && error == 0; j++)
+            error = strv_push(&options, m->options[j]);
+        if (error == 0)
+            error = mount_list_add(&rootfs, m->type, m->source, m->target, options);
+        strv_free(options);
+        if (error < 0) {
+            err_errno(&e, error, "failed to take the rootfs of container %.100s", r->id);
+            ttrpc_call_fail(call, &e);
+            return;
+        }
+    }
+    const struct container_request request = {
+        .id = r->id,
+        .bundle = r->bundle,
+        .runtime_name = r->runtime,
+        .rootfs = &rootfs,
+        .terminal = r->terminal,
+        .stdin_path = r->stdin,
+        .stdout_path = r->stdout,
+        .stderr_path = r->stderr,
+        .checkpoint = r->checkpoint,
+        .options = r->options,
+    };
+    container_create(shim, &request, on_created, call);
+}
+
+static void on_deleted(void *userdata, const struct err *e)
+{
+    struct pending *pending = userdata;
+    Pb__Shimv1__DeleteResponse response = PB__SHIMV1__DELETE_RESPONSE__INIT;
+
+    if (e) {
+        ttrpc_call_fail(pending->call, e);
+    } else {
+        response.pid = (uint32_t)pending->exit.pid;
+        response.exit_status = (uint32_t)pending->exit.status;
+        response.exited_at = pb_timestamp_new(pending->exit.at);
+        ttrpc_call_reply(pending->call, &response.base);
+        pb_free(response.exited_at ? &response.exited_at->base : NULL);
+    }
+    pending_free(pending);
+}
+
+static void delete_process(struct ttrpc_call *call, struct process *p)
+{
+    struct pending *pending = pending_new(call, p);
+
+    if (pending)
+        process_delete(p, &pending->exit, on_deleted, pending);
+}
+
+static void handle_delete(struct ttrpc_call *call, const ProtobufCMessage *message)
+{
+    struct container *c = find_container(call);
+
+    if (c)
+        delete_process(call, c->init);
+}
+
+static void handle_delete_process(struct ttrpc_call *call, const ProtobufCMessage *message)
+{
+    const Pb__Shimv1__DeleteProcessRequest *r = (const void *)message;
+    struct process *p = find_process(call, r->id);
+
+    if (!p)
+        return;
+    if (process_is_init(p))
+        fail(call, ERR_INVALID_ARGUMENT,
+             "cannot delete init process with DeleteProcess: invalid argument");
+    else
+        delete_process(call, p);
+}
+
+static void handle_exec(struct ttrpc_call *call, const ProtobufCMessage *message)
+{
+    const Pb__Shimv1__ExecProcessRequest *r = (const void *)message;
+    struct container *c = find_container(call);
+    struct err e = ERR_INIT;
+
+    if (!c)
+        return;
+    const struct container_exec request = {
+        .exec_id = r->id,
+        .terminal = r->terminal,
+        .stdin_path = r->stdin,
+        .stdout_path = r->stdout,
+        .stderr_path = r->stderr,
+        .spec = r->spec ? (const char *)r->spec->value.data : "",
+        .spec_len = r->spec ? r->spec->value.len : 0,
+    };
+    if (container_exec(c, &request, &e) < 0)
+        ttrpc_call_fail(call, &e);
+    else
+        reply_empty(call);
+}
+
+static void handle_kill(struct ttrpc_call *call, const ProtobufCMessage *message)
+{
+    const Pb__Shimv1__KillRequest *r = (const void *)message;
+    struct container *c = str_empty(r->id) ? find_container(call) : NULL;
+    struct process *p = str_empty(r->id) ? (c ? c->init : NULL) : find_process(call, r->id);
+
+    if (p)
+        process_kill(p, r->signal < NSIG ? (int)r->signal : -1, r->all, done_empty, call);
+}
+
+/* Unlike the task service this names init too. */
+static Google__Protobuf__Any *describe_pid(struct container *c, uint32_t pid)
+{
+    const struct process *p = container_process_by_pid(c, (pid_t)pid);
+    Pb__Linuxrunc__ProcessDetails details = PB__LINUXRUNC__PROCESS_DETAILS__INIT;
+
+    if (!p)
+        return NULL;
+    details.exec_id = (char *)process_id(p);
+    return pb_any_pack(&details.base);
+}
+
+static void on_pids(void *userdata, const struct err *e)
+{
+    struct pending *pending = userdata;
+    size_t n = pending->pids.n;
+
+    if (e) {
+        ttrpc_call_fail(pending->call, e);
+        pending_free(pending);
+        return;
+    }
+    Pb__Shimv1__ListPidsResponse *response = malloc(sizeof(*response));
+    if (response) {
+        pb__shimv1__list_pids_response__init(response);
+        response->processes = calloc(MAX_OF(n, (size_t)1), sizeof(*response->processes));
+    }
+    bool ok = response && response->processes;
+    for (size_t i = 0; ok && i < n; i++) {
+        Pb__V1types__ProcessInfo *info = malloc(sizeof(*info));
+        ok = info != NULL;
+        if (!ok)
+            break;
+        pb__v1types__process_info__init(info);
+        info->pid = pending->pids.pids[i];
+        info->info = describe_pid(pending->process->container, info->pid);
+        response->processes[response->n_processes++] = info;
+    }
+    if (ok)
+        ttrpc_call_reply(pending->call, &response->base);
+    else
+        fail(pending->call, ERR_RESOURCE_EXHAUSTED, "out of memory");
+    pb_free(response ? &response->base : NULL);
+    pending_free(pending);
+}
+
+static void handle_list_pids(struct ttrpc_call *call, const ProtobufCMessage *message)
+{
+    struct container *c = find_container(call);
+    struct pending *pending = c ? pending_new(call, c->init) : NULL;
+
+    if (pending)
+        container_list_pids(c, &pending->pids, on_pids, pending);
+}
+
+static void handle_pause(struct ttrpc_call *call, const ProtobufCMessage *message)
+{
+    struct container *c = find_container(call);
+
+    if (c)
+        container_pause(c, done_empty, call);
+}
+
+static void handle_resize_pty(struct ttrpc_call *call, const ProtobufCMessage *message)
+{
+    const Pb__Shimv1__ResizePtyRequest *r = (const void *)message;
+    struct process *p = look_up(call, r->id);
+    struct err e = ERR_INIT;
+
+    if (str_empty(r->id))
+        err_set(&e, ERR_INVALID_ARGUMENT, "id not provided: invalid argument");
+    else if (!p)
+        err_set(&e, ERR_UNKNOWN, "process does not exist %s", r->id);
+    if (e.code != ERR_OK || process_resize(p, r->width, r->height, &e) < 0)
+        ttrpc_call_fail(call, &e);
+    else
+        reply_empty(call);
+}
+
+static void handle_resume(struct ttrpc_call *call, const ProtobufCMessage *message)
+{
+    struct container *c = find_container(call);
+
+    if (c)
+        container_resume(c, done_empty, call);
+}
+
+static void handle_shim_info(struct ttrpc_call *call, const ProtobufCMessage *message)
+{
+    Pb__Shimv1__ShimInfoResponse response = PB__SHIMV1__SHIM_INFO_RESPONSE__INIT;
+
+    response.shim_pid = (uint32_t)getpid();
+    ttrpc_call_reply(call, &response.base);
+}
+
+static void on_started(void *userdata, const struct err *e)
+{
+    struct pending *pending = userdata;
+    Pb__Shimv1__StartResponse response = PB__SHIMV1__START_RESPONSE__INIT;
+
+    if (e) {
+        ttrpc_call_fail(pending->call, e);
+    } else {
+        response.id = (char *)process_id(pending->process);
+        response.pid = (uint32_t)pending->process->exit.pid;
+        ttrpc_call_reply(pending->call, &response.base);
+    }
+    pending_free(pending);
+}
+
+static void handle_start(struct ttrpc_call *call, const ProtobufCMessage *message)
+{
+    const Pb__Shimv1__StartRequest *r = (const void *)message;
+    struct process *p = find_process(call, r->id);
+    struct pending *pending = p ? pending_new(call, p) : NULL;
+
+    if (pending)
+        process_start(p, on_started, pending);
+}
+
+static void handle_state(struct ttrpc_call *call, const ProtobufCMessage *message)
+{
+    const Pb__Shimv1__StateRequest *r = (const void *)message;
+    struct process *p = find_process(call, r->id);
+    Pb__Shimv1__StateResponse response = PB__SHIMV1__STATE_RESPONSE__INIT;
+
+    if (!p)
+        return;
+    bool has_ended = p->state == PROCESS_STOPPED || p->state == PROCESS_DELETED;
+    response.id = (char *)process_id(p);
+    response.bundle = p->container->bundle;
+    response.pid = (uint32_t)p->exit.pid;
+    response.status = task_service_status(p);
+    response.stdin = (char *)str_or_empty(p->stdin_path);
+    response.stdout = (char *)str_or_empty(p->stdout_path);
+    response.stderr = (char *)str_or_empty(p->stderr_path);
+    response.terminal = p->terminal;
+    response.exit_status = has_ended ? (uint32_t)p->exit.status : 0;
+    response.exited_at = pb_timestamp_new(has_ended ? p->exit.at : (struct timespec){});
+    ttrpc_call_reply(call, &response.base);
+    pb_free(response.exited_at ? &response.exited_at->base : NULL);
+}
+
+static void handle_update(struct ttrpc_call *call, const ProtobufCMessage *message)
+{
+    const Pb__Shimv1__UpdateTaskRequest *r = (const void *)message;
+    struct container *c = find_container(call);
+
+    if (!c)
+        return;
+    if (!r->resources || r->resources->value.len == 0)
+        fail(call, ERR_INVALID_ARGUMENT, "no resources to update: invalid argument");
+    else
+        container_update(c, (const char *)r->resources->value.data, r->resources->value.len,
+                         done_empty, call);
+}
+
+static void on_waited(void *userdata, const struct process_exit *exit)
+{
+    struct ttrpc_call *call = userdata;
+    Pb__Shimv1__WaitResponse response = PB__SHIMV1__WAIT_RESPONSE__INIT;
+
+    response.exit_status = (uint32_t)exit->status;
+    response.exited_at = pb_timestamp_new(exit->at);
+    ttrpc_call_reply(call, &response.base);
+    pb_free(response.exited_at ? &response.exited_at->base : NULL);
+}
+
+static void handle_wait(struct ttrpc_call *call, const ProtobufCMessage *message)
+{
+    const Pb__Shimv1__WaitRequest *r = (const void *)message;
+    struct process *p = find_process(call, r->id);
+    struct err e = ERR_INIT;
+
+    if (p && process_wait(p, on_waited, call, &e) < 0)
+        ttrpc_call_fail(call, &e);
+}
+
+static const struct ttrpc_method methods[] = {
+    {"Checkpoint", &pb__shimv1__checkpoint_task_request__descriptor, handle_checkpoint},
+    {"CloseIO", &pb__shimv1__close_iorequest__descriptor, handle_close_io},
+    {"Create", &pb__shimv1__create_task_request__descriptor, handle_create},
+    {"Delete", &google__protobuf__empty__descriptor, handle_delete},
+    {"DeleteProcess", &pb__shimv1__delete_process_request__descriptor, handle_delete_process},
+    {"Exec", &pb__shimv1__exec_process_request__descriptor, handle_exec},
+    {"Kill", &pb__shimv1__kill_request__descriptor, handle_kill},
+    {"ListPids", &pb__shimv1__list_pids_request__descriptor, handle_list_pids},
+    {"Pause", &google__protobuf__empty__descriptor, handle_pause},
+    {"ResizePty", &pb__shimv1__resize_pty_request__descriptor, handle_resize_pty},
+    {"Resume", &google__protobuf__empty__descriptor, handle_resume},
+    {"ShimInfo", &google__protobuf__empty__descriptor, handle_shim_info},
+    {"Start", &pb__shimv1__start_request__descriptor, handle_start},
+    {"State", &pb__shimv1__state_request__descriptor, handle_state},
+    {"Update", &pb__shimv1__update_task_request__descriptor, handle_update},
+    {"Wait", &pb__shimv1__wait_request__descriptor, handle_wait},
+};
+
+const struct ttrpc_service shim_service = {"containerd.runtime.linux.shim.v1.Shim", methods,
+                                           ARRAY_SIZE(methods)};

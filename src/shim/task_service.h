@@ -1,0 +1,23 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The task service (containerd.task.v2.Task, and the same under containerd.task.v3.Task): ttrpc
+ * calls made into calls on containers and processes. The server's userdata is struct task_service.
+ */
+#pragma once
+
+#include "shim/shim.h"
+#include "v1.types.pb-c.h"
+#include "wire/ttrpc_server.h"
+
+struct task_service {
+    struct shim *shim;
+    /* Shutdown was asked for and no container is left. */
+    void (*shutdown)(struct task_service *service);
+};
+
+#define TASK_SERVICES 2
+extern const struct ttrpc_service task_services[TASK_SERVICES];
+
+struct process;
+/* The state of a process as both services tell it. */
+Pb__V1types__Status task_service_status(const struct process *p);
