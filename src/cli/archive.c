@@ -157,8 +157,8 @@ static void stream_done(struct stream *s)
     proc_done(&s->worker);
 }
 
-/* Reads up to CHUNK_BYTES more into s->in; meanwhile the connection goes on. 0 bytes: an error, since
- * the stream says itself when it ends. */
+/* Reads up to CHUNK_BYTES more into s->in; meanwhile the connection goes on. 0 bytes: an error,
+ * since the stream says itself when it ends. */
 static int fill(struct stream *s, struct err *e)
 {
     uint8_t *at;
@@ -241,8 +241,8 @@ static bool blob_digest(const char *name, char out[DIGEST_STR_MAX])
     return false;
 }
 
-static int read_blob(struct archive *a, struct stream *s, const char *name, struct archive_member *m,
-                     struct err *e)
+static int read_blob(struct archive *a, struct stream *s, const char *name,
+                     struct archive_member *m, struct err *e)
 {
     _cleanup_(content_writer_done) struct content_writer w = {};
     _free_ char *ref = str_printf("%s-%u", s->ref_prefix, a->n_blobs++);

@@ -69,10 +69,12 @@ static void on_signals(struct event_fd *source, uint32_t events)
     while (event_signal_read(cli->signal_fd, &info) == 1) {
         int sig = (int)info.ssi_signo;
 
-        if (cli->on_signal)
+        if (cli->on_signal) {
             cli->on_signal(cli, sig);
-        else if (sig == SIGINT || sig == SIGTERM || sig == SIGHUP)
+        } else if (sig == SIGINT || sig == SIGTERM || sig == SIGHUP) {
             cli->interrupted = sig;
+            cli->n_interrupts++;
+        }
     }
 }
 

@@ -12,11 +12,12 @@
 #define CLI_DEFAULT_ADDRESS "/run/wherry/wherry.sock"
 #define CLI_DEFAULT_NAMESPACE "default"
 #define CLI_CONNECT_TIMEOUT_MS 10000
+#define CLI_INTERRUPTS_TO_GIVE_UP 5
 
 /* Exit codes, docker's where it has them. */
 enum cli_exit {
     CLI_EXIT_ERROR = 1,
-    CLI_EXIT_WHERRY = 125,      /* run and exec: our own failure, the program was not started */
+    CLI_EXIT_WHERRY = 125, /* run and exec: our own failure, the program was not started */
     CLI_EXIT_NOT_RUNNABLE = 126,
     CLI_EXIT_NOT_FOUND = 127,
 };
@@ -35,7 +36,10 @@ struct cli {
     void (*on_signal)(struct cli *cli, int sig);
     void *on_signal_userdata;
     int interrupted; /* the signal, 0: none */
-    bool finishing;  /* calls go on in spite of it: cleaning up */
+    /* Calls go on in spite of it: making something that is then known, or cleaning up. Who insists
+     * (CLI_INTERRUPTS_TO_GIVE_UP) ends that, too. */
+    bool finishing;
+    unsigned n_interrupts;
 };
 
 int cli_init(struct cli *cli, struct err *e);
@@ -43,4 +47,9 @@ void cli_done(struct cli *cli);
 /* Connects unless that was done. The error says what was tried and how to start the daemon. */
 int cli_connect(struct cli *cli, struct err *e);
 /* From now on signals come through the loop. Blocks them in this thread. */
+/* Whether a call under way is to be given up. */
+static inline bool cli_gives_up(const struct cli *cli)
+{
+    return cli->interrupted && (!cli->finishing || cli->n_interrupts >= CLI_INTERRUPTS_TO_GIVE_UP);
+}
 int cli_catch_signals(struct cli *cli, struct err *e);

@@ -237,9 +237,9 @@ static json_t *task_json(const Pb__V1types__Process *p)
 
     json_put(task, "status", json_string(status_name(p)));
     json_put(task, "pid", json_integer(p->pid));
-    json_put(task, "exitStatus", p->status == PB__V1TYPES__STATUS__STOPPED
-                                     ? json_integer(p->exit_status)
-                                     : json_null());
+    json_put(task, "exitStatus",
+             p->status == PB__V1TYPES__STATUS__STOPPED ? json_integer(p->exit_status)
+                                                       : json_null());
     json_put(task, "exitedAt", json_time(p->exited_at));
     json_put(task, "terminal", json_boolean(p->terminal));
     json_put(task, "stdin", json_text(p->stdin));
@@ -301,7 +301,8 @@ static int inspect_image(struct cli *cli, const char *name, json_t **ret, struct
     json_put(object, "manifest", json_text(i.manifest_digest));
     json_put(object, "chainId", json_text(i.chain_id));
     json_put(object, "createdAt", json_time(reply->image->created_at));
-    json_put(object, "labels", json_labels((void *const *)reply->image->labels, reply->image->n_labels));
+    json_put(object, "labels",
+             json_labels((void *const *)reply->image->labels, reply->image->n_labels));
     layers = json_array();
     for (size_t n = 0; n < i.manifest.n_layers; n++)
         json_array_append_new(layers, json_text(i.manifest.layers[n].digest));
@@ -329,9 +330,9 @@ static int cmd_inspect(struct cli *cli, const void *options, int argc, char **ar
             err_set(&first, ERR_NOT_FOUND, "no container and no image %s in namespace %s", argv[i],
                     cli->namespace_);
         if (r < 0)
-            code = command_fail(first.code == ERR_NOT_FOUND && second.code != ERR_NOT_FOUND ? &second
-                                                                                            : &first,
-                                CLI_EXIT_ERROR);
+            code = command_fail(
+                first.code == ERR_NOT_FOUND && second.code != ERR_NOT_FOUND ? &second : &first,
+                CLI_EXIT_ERROR);
     }
     return json_print(array, e) < 0 ? ERR_RETURN : code;
 }
@@ -346,7 +347,8 @@ static int cmd_logs(struct cli *cli, const void *options, int argc, char **argv,
 
     if (o->tail && !str_eq(o->tail, "all")) {
         if (str_to_u32(o->tail, &lines) < 0)
-            return err_set(e, ERR_INVALID_ARGUMENT, "--tail: \"%s\" is no number of lines", o->tail);
+            return err_set(e, ERR_INVALID_ARGUMENT, "--tail: \"%s\" is no number of lines",
+                           o->tail);
         l.tail = lines;
     }
     r = container_get(cli, argv[0], &reply, e);

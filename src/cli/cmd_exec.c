@@ -20,10 +20,12 @@ struct exec_options {
 
 #define OPTION(name) offsetof(struct exec_options, name)
 static const struct flag exec_flags[] = {
-    {"detach", 'd', FLAG_BOOL, OPTION(detach), NULL, "do not wait for its end; its output is dropped"},
+    {"detach", 'd', FLAG_BOOL, OPTION(detach), NULL,
+     "do not wait for its end; its output is dropped"},
     {"interactive", 'i', FLAG_BOOL, OPTION(interactive), NULL, "pass standard input on"},
     {"tty", 't', FLAG_BOOL, OPTION(terminal), NULL, "give it a terminal"},
-    {"env", 'e', FLAG_LIST, OPTION(env), "NAME=VALUE", "set a variable; NAME alone takes it from here"},
+    {"env", 'e', FLAG_LIST, OPTION(env), "NAME=VALUE",
+     "set a variable; NAME alone takes it from here"},
     {"env-file", 0, FLAG_LIST, OPTION(env_files), "FILE", "read variables from a file"},
     {"workdir", 'w', FLAG_STRING, OPTION(cwd), "DIR", "working directory"},
     {"user", 'u', FLAG_STRING, OPTION(user), "USER[:GROUP]", "names or numbers"},
@@ -198,7 +200,8 @@ const struct command commands_exec[] = {
         .name = "exec",
         .usage = "[FLAGS] CONTAINER COMMAND [ARGUMENT...]",
         .summary = "run one more program in a running container",
-        .detail = "What stands behind CONTAINER belongs to the program. Exit codes as of \"wherry run\".",
+        .detail =
+            "What stands behind CONTAINER belongs to the program. Exit codes as of \"wherry run\".",
         .flags = &exec_table,
         .options_size = sizeof(struct exec_options),
         .options_first = true,

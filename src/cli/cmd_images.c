@@ -164,8 +164,8 @@ static int store_image(struct cli *cli, const struct import_image *image,
         bytes += loaded.manifest.layers[n].size;
     table_format_size(bytes, size);
     printf("%s %s, %zu layer%s, %s", o->no_unpack ? "imported" : "imported and unpacked",
-           str_or_empty(escaped), loaded.manifest.n_layers, loaded.manifest.n_layers == 1 ? "" : "s",
-           size);
+           str_or_empty(escaped), loaded.manifest.n_layers,
+           loaded.manifest.n_layers == 1 ? "" : "s", size);
     if (!o->no_unpack)
         printf(" (unpacked in %.2f s)", (double)(clock_monotonic_ms() - start) / 1000);
     printf("\n");
@@ -206,8 +206,9 @@ static int cmd_import(struct cli *cli, const void *options, int argc, char **arg
     if (r < 0)
         return err_wrap(e, "--name");
     if (is_stdin && isatty(STDIN_FILENO))
-        return err_set(e, ERR_INVALID_ARGUMENT,
-                       "standard input is a terminal, not an archive; write \"wherry import - <FILE\"");
+        return err_set(
+            e, ERR_INVALID_ARGUMENT,
+            "standard input is a terminal, not an archive; write \"wherry import - <FILE\"");
     if (!is_stdin)
         file = neg_errno(open(argv[0], O_RDONLY | O_CLOEXEC));
     if (!is_stdin && file < 0)

@@ -292,20 +292,34 @@ static int plugins_ls(struct cli *cli, const void *options, int argc, char **arg
         }
         table_cell(&l.table, p->type);
         table_cell(&l.table, p->id);
-        table_cell(&l.table, !error ? "ok" : str_has_suffix(error, ": skip plugin") ? "skip" : "error");
+        table_cell(&l.table, !error                                   ? "ok"
+                             : str_has_suffix(error, ": skip plugin") ? "skip"
+                                                                      : "error");
     }
     return listing_end(&l, r, e);
 }
 
 const struct command commands_nouns[] = {
-    {.name = "content ls", .usage = "[FILTER...]", .summary = "list blobs", .max_args = -1,
+    {.name = "content ls",
+     .usage = "[FILTER...]",
+     .summary = "list blobs",
+     .max_args = -1,
      .run = content_ls},
-    {.name = "leases ls", .usage = "[FILTER...]", .summary = "list leases", .max_args = -1,
+    {.name = "leases ls",
+     .usage = "[FILTER...]",
+     .summary = "list leases",
+     .max_args = -1,
      .run = leases_ls},
     {.name = "namespaces ls", .usage = "", .summary = "list namespaces", .run = namespaces_ls},
-    {.name = "plugins ls", .usage = "[FILTER...]", .summary = "list the daemon's parts",
-     .max_args = -1, .run = plugins_ls},
-    {.name = "snapshots ls", .usage = "[FILTER...]", .summary = "list snapshots", .max_args = -1,
+    {.name = "plugins ls",
+     .usage = "[FILTER...]",
+     .summary = "list the daemon's parts",
+     .max_args = -1,
+     .run = plugins_ls},
+    {.name = "snapshots ls",
+     .usage = "[FILTER...]",
+     .summary = "list snapshots",
+     .max_args = -1,
      .run = snapshots_ls},
     {.name = "tasks ls", .usage = "", .summary = "list tasks", .run = tasks_ls},
     {},

@@ -12,10 +12,10 @@
  *     Tasks.Delete
  *     Snapshots.Remove, Containers.Delete, Leases.Delete
  *
- * The lease is there because a snapshot is made before the container that will hold it (the container's
- * specification depends on the image's /etc/passwd, which is read in the snapshot), and the garbage
- * collector takes a snapshot that nothing holds. Its creation hides behind Images.Get and its deletion
- * behind the others at the end; should we be killed, it expires.
+ * The lease is there because a snapshot is made before the container that will hold it (the
+ * container's specification depends on the image's /etc/passwd, which is read in the snapshot), and
+ * the garbage collector takes a snapshot that nothing holds. Its creation hides behind Images.Get
+ * and its deletion behind the others at the end; should we be killed, it expires.
  */
 #include <stdio.h>
 
@@ -59,8 +59,8 @@ static int find_image(struct run *run, const char *name, struct err *e)
     return r;
 }
 
-/* Here and below: calls that make something are waited for in spite of ctrl-c, so that we know what is to
- * be undone. */
+/* Here and below: calls that make something are waited for in spite of ctrl-c, so that we know what
+ * is to be undone. */
 static int prepare_once(struct run *run, struct err *e)
 {
     Pb__Snapshots__PrepareSnapshotRequest request = PB__SNAPSHOTS__PREPARE_SNAPSHOT_REQUEST__INIT;
@@ -118,8 +118,9 @@ static int resolve_user(struct run *run, struct user *ret, struct err *e)
         r = layers_open(&mounts, &layers);
     user = str_or_empty(user);
     if (r < 0 && user[strspn(user, "0123456789:")])
-        return err_errno(e, r, "look up user \"%s\" in the image's /etc/passwd (a number needs no look-up)",
-                         user);
+        return err_errno(
+            e, r, "look up user \"%s\" in the image's /etc/passwd (a number needs no look-up)",
+            user);
     return user_resolve(user, r < 0 ? NULL : &layers, ret, e);
 }
 
@@ -129,8 +130,8 @@ static int set_log_path(struct run *run, struct err *e)
     int n = slash ? (int)(slash - run->cli->address) : 0;
 
     /* Beside the daemon's socket: its state directory, and a private daemon's own. */
-    run->log_path = str_printf("%.*s/logs/%s/%s.log", n, run->cli->address, run->cli->namespace_,
-                               run->plan.id);
+    run->log_path =
+        str_printf("%.*s/logs/%s/%s.log", n, run->cli->address, run->cli->namespace_, run->plan.id);
     return run->log_path ? 0 : err_oom(e);
 }
 
@@ -399,9 +400,11 @@ const struct command commands_run[] = {
         .usage = "[FLAGS] IMAGE [COMMAND [ARGUMENT...]]",
         .summary = "make a container of an image and run it",
         .detail =
-            "What stands behind IMAGE belongs to the container. Without -d its output comes here, its\n"
+            "What stands behind IMAGE belongs to the container. Without -d its output comes here, "
+            "its\n"
             "exit code becomes ours, signals are passed on (the third ctrl-c kills), and with -t\n"
-            "ctrl-p ctrl-q leaves it running. Failures of wherry itself exit with 125; 126 and 127\n"
+            "ctrl-p ctrl-q leaves it running. Failures of wherry itself exit with 125; 126 and "
+            "127\n"
             "mean that COMMAND cannot be run or is not there.",
         .flags = &run_flags,
         .options_size = sizeof(struct run_options),

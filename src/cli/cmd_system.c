@@ -135,8 +135,8 @@ static int cmd_info(struct cli *cli, const void *options, int argc, char **argv,
         json_put(object, "plugins", json_integer((json_int_t)i.plugins->n_plugins));
         return json_print(object, e);
     }
-    printf("version       %s\naddress       %s\nuuid          %s\n", i.version->version, cli->address,
-           i.server->uuid);
+    printf("version       %s\naddress       %s\nuuid          %s\n", i.version->version,
+           cli->address, i.server->uuid);
     if (i.server->pid)
         printf("pid           %llu\n", (unsigned long long)i.server->pid);
     if (i.root)

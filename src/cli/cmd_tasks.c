@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* stop, kill, pause, unpause, rm: each takes any number of containers and goes on after a failure. */
+/* stop, kill, pause, unpause, rm: each takes any number of containers and goes on after a failure.
+ */
 #include <stdio.h>
 
 #include "base/str.h"
@@ -101,7 +102,8 @@ static int cmd_stop(struct cli *cli, const void *options, int argc, char **argv,
 
     if (o->timeout) {
         if (str_to_u32(o->timeout, &seconds) < 0 || seconds > STOP_TIMEOUT_MAX_S)
-            return err_set(e, ERR_INVALID_ARGUMENT, "-t: \"%s\" is no number of seconds", o->timeout);
+            return err_set(e, ERR_INVALID_ARGUMENT, "-t: \"%s\" is no number of seconds",
+                           o->timeout);
         plan.timeout_ms = (int)seconds * 1000;
     }
     return for_each(cli, argc, argv, &plan, stop_one);

@@ -29,8 +29,8 @@ static const struct command *const tables[] = {
     commands_images, commands_system, commands_nouns,
 };
 
-#define FOREACH_COMMAND(c)                                                                         \
-    for (size_t t_ = 0; t_ < ARRAY_SIZE(tables); t_++)                                             \
+#define FOREACH_COMMAND(c)                             \
+    for (size_t t_ = 0; t_ < ARRAY_SIZE(tables); t_++) \
         for (const struct command *c = tables[t_]; c->name; c++)
 
 static void print_flags(const struct flag_table *table)
@@ -50,11 +50,12 @@ static int print_help(void)
 {
     printf("wherry runs and looks after containers.\n\n"
            "Usage: wherry [GLOBAL FLAGS] COMMAND [FLAGS] [ARGUMENTS]\n\nCommands:\n");
-    FOREACH_COMMAND (c)
-        printf("  %-16s %s\n", c->name, c->summary);
+    FOREACH_COMMAND(c)
+    printf("  %-16s %s\n", c->name, c->summary);
     printf("\nGlobal flags:\n");
     print_flags(&global_table);
-    printf("\n\"wherry COMMAND --help\" tells more about one command, wherry(1) about all of them.\n");
+    printf(
+        "\n\"wherry COMMAND --help\" tells more about one command, wherry(1) about all of them.\n");
     return 0;
 }
 
@@ -79,8 +80,8 @@ int command_fail(const struct err *e, int exit_code)
     return exit_code;
 }
 
-/* Matches the words against a command's name. Returns how many words it took, 0 for no match. A noun
- * alone means its list. */
+/* Matches the words against a command's name. Returns how many words it took, 0 for no match. A
+ * noun alone means its list. */
 static int match(const struct command *c, int argc, char **argv)
 {
     const char *space = strchr(c->name, ' ');
@@ -103,7 +104,8 @@ static const struct command *find(int argc, char **argv, int *ret_words, struct 
     const size_t n = strlen(argv[0]);
     bool is_noun = false;
 
-    FOREACH_COMMAND (c) {
+    FOREACH_COMMAND(c)
+    {
         *ret_words = match(c, argc, argv);
         if (*ret_words > 0)
             return c;
@@ -223,7 +225,8 @@ int command_main(int argc, char **argv)
     if (r == 0 && !g.version && n_args > 0 && str_eq(args[0], "help")) {
         args[0] = n_args > 1 ? args[1] : args[0];
         c = n_args > 1 ? find(n_args - 1, args + 1, &words, &e) : NULL;
-        r = n_args > 1 ? (c ? print_command_help(c) : command_fail(&e, CLI_EXIT_ERROR)) : print_help();
+        r = n_args > 1 ? (c ? print_command_help(c) : command_fail(&e, CLI_EXIT_ERROR))
+                       : print_help();
     } else if (r == 1 || (n_args == 0 && !g.version)) {
         r = print_help();
     } else if (!g.version) {

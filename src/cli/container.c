@@ -97,10 +97,10 @@ int container_wait(struct cli *cli, const char *id, int timeout_ms, uint32_t *re
         return r;
     if (timeout_ms > 0) {
         event_timer_arm(&cli->loop, &timer, (uint64_t)timeout_ms, on_timeout);
-        while (!rpc.done && timer.loop && !cli->interrupted && r >= 0)
+        while (!rpc.done && timer.loop && !cli_gives_up(cli) && r >= 0)
             r = event_loop_turn(&cli->loop, -1);
         event_timer_disarm(&timer);
-        if (!rpc.done && !cli->interrupted)
+        if (!rpc.done && !cli_gives_up(cli))
             return 0;
     }
     r = rpc_wait(cli, &rpc, e);
@@ -167,7 +167,8 @@ int container_end_task(struct cli *cli, const char *id, bool force, struct err *
     if (task->process->status != PB__V1TYPES__STATUS__STOPPED && !force)
         return err_set(e, ERR_FAILED_PRECONDITION,
                        "container %s is running; stop it first, or remove it with -f", id);
-    if (task->process->status == PB__V1TYPES__STATUS__RUNNING ||
+    if (task->process->status == PB__V1TYPES__STATUS__CREATED ||
+        task->process->status == PB__V1TYPES__STATUS__RUNNING ||
         task->process->status == PB__V1TYPES__STATUS__PAUSED ||
         task->process->status == PB__V1TYPES__STATUS__PAUSING) {
         r = process_kill(cli, id, "", SIGKILL, false, e);

@@ -6,8 +6,8 @@
 #include "services.containers.v1.pb-c.h"
 #include "services.tasks.v1.pb-c.h"
 
-/* Labels of ours. The log is removed with the container; how a container ended is kept when its task is
- * deleted. */
+/* Labels of ours. The log is removed with the container; how a container ended is kept when its
+ * task is deleted. */
 #define LABEL_LOG_PATH "wherry/log-path"
 #define LABEL_EXIT_STATUS "wherry/exit-status"
 #define LABEL_EXITED_AT "wherry/exited-at"
@@ -29,7 +29,8 @@ int container_running(struct cli *cli, const char *id, Pb__Tasks__GetResponse **
  * (0: no timeout). */
 int container_wait(struct cli *cli, const char *id, int timeout_ms, uint32_t *ret_status,
                    struct err *e);
-/* Deletes an ended task; keep_exit: writes status and time onto the container. No task is success. */
+/* Deletes an ended task; keep_exit: writes status and time onto the container. No task is success.
+ */
 int container_delete_task(struct cli *cli, const char *id, bool keep_exit, struct err *e);
 
 /* Ends what still runs, if force is given, and deletes the task. No task is success. */
@@ -38,7 +39,8 @@ int container_end_task(struct cli *cli, const char *id, bool force, struct err *
 int container_remove_records(struct cli *cli, const char *id, const char *snapshotter,
                              const char *snapshot_key, struct err *e);
 /*
- * Removes task, snapshot, container, log and left fifos. A running task is an error unless force. Each
- * part that is gone already is success.
+ * Removes task, snapshot, container, log and left fifos. A running task is an error unless force.
+ * Each part that is gone already is success.
  */
-int container_remove(struct cli *cli, const Pb__Containers__Container *c, bool force, struct err *e);
+int container_remove(struct cli *cli, const Pb__Containers__Container *c, bool force,
+                     struct err *e);

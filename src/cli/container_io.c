@@ -86,7 +86,8 @@ static int make_dir(struct container_io *io, struct err *e)
     return io->dir ? 0 : err_oom(e);
 }
 
-/* Neither end blocks, whoever comes first: ours of stdin also reads, so that opening it succeeds. */
+/* Neither end blocks, whoever comes first: ours of stdin also reads, so that opening it succeeds.
+ */
 static int open_end(struct container_io *io, int stream, struct err *e)
 {
     int flags = stream == 0 ? O_RDWR : O_RDONLY;
@@ -111,7 +112,8 @@ int container_io_make(struct container_io *io, const char *id, bool with_stdin, 
     if (with_stdin || with_output)
         r = make_dir(io, e);
     for (int i = 0; i < 3 && r == 0; i++) {
-        io->paths[i] = wanted[i] ? str_printf("%s/%s-%s", io->dir, id, stream_names[i]) : strdup("");
+        io->paths[i] =
+            wanted[i] ? str_printf("%s/%s-%s", io->dir, id, stream_names[i]) : strdup("");
         if (!io->paths[i])
             return err_oom(e);
         if (!wanted[i])

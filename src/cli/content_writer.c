@@ -59,8 +59,8 @@ static int failure(const struct content_writer *w, struct err *e)
     return ERR_RETURN;
 }
 
-static int send(struct content_writer *w, Pb__Content__WriteAction action, const void *bytes, size_t n,
-                struct err *e)
+static int send(struct content_writer *w, Pb__Content__WriteAction action, const void *bytes,
+                size_t n, struct err *e)
 {
     Pb__Content__WriteContentRequest request = PB__CONTENT__WRITE_CONTENT_REQUEST__INIT;
     int r;
@@ -166,9 +166,8 @@ int content_set_labels(struct cli *cli, const char *digest, const struct strmap 
         return err_oom(e);
     pb__content__info__init(info);
     info->digest = strdup(digest);
-    if (!info->digest ||
-        pb_strmap_new(labels, &pb__content__info__labels_entry__descriptor,
-                      (void ***)(void *)&info->labels, &info->n_labels) < 0)
+    if (!info->digest || pb_strmap_new(labels, &pb__content__info__labels_entry__descriptor,
+                                       (void ***)(void *)&info->labels, &info->n_labels) < 0)
         return err_oom(e);
     STRMAP_FOREACH (l, labels) {
         _free_ char *path = str_printf("labels.%s", l->key);

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Writing one blob: Content.Write, the requests streamed without waiting for each answer. A blob that is
- * there already is success, whenever the daemon says so.
+ * Writing one blob: Content.Write, the requests streamed without waiting for each answer. A blob
+ * that is there already is success, whenever the daemon says so.
  */
 #pragma once
 

@@ -9,8 +9,8 @@ struct detach_keys {
 };
 
 /*
- * Filters n bytes into out, which has room for n + 1: a ctrl-p kept back may come before them. Returns
- * true when the sequence was seen; bytes behind it are dropped.
+ * Filters n bytes into out, which has room for n + 1: a ctrl-p kept back may come before them.
+ * Returns true when the sequence was seen; bytes behind it are dropped.
  */
 bool detach_keys_feed(struct detach_keys *d, const uint8_t *in, size_t n, uint8_t *out,
                       size_t *ret_n);

@@ -6,8 +6,8 @@
 
 #define ENV_FILE_MAX (1u << 20) /* bytes */
 
-/* NAME=value sets, replacing an entry of that name; NAME alone takes the value from our environment and
- * adds nothing when there is none. ERR_INVALID_ARGUMENT for an empty name. */
+/* NAME=value sets, replacing an entry of that name; NAME alone takes the value from our environment
+ * and adds nothing when there is none. ERR_INVALID_ARGUMENT for an empty name. */
 int env_add(char ***env, const char *assignment, struct err *e);
 /* One a line; empty lines and lines that start with '#' are skipped, nothing is quoted. */
 int env_add_lines(char ***env, const char *text, const char *file, struct err *e);

@@ -38,7 +38,8 @@ static int unknown_name(const struct flag_table *t, const char *name, struct err
         suggest_try(&s, t->flags[i].name);
     suggest_try(&s, "help");
     if (s.best)
-        return err_set(e, ERR_INVALID_ARGUMENT, "unknown flag --%s; did you mean --%s?", name, s.best);
+        return err_set(e, ERR_INVALID_ARGUMENT, "unknown flag --%s; did you mean --%s?", name,
+                       s.best);
     return err_set(e, ERR_INVALID_ARGUMENT, "unknown flag --%s", name);
 }
 

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Flags of a command line, by a table: "--name value", "--name=value", "-n value", "-nvalue", "-n=value",
- * and letters without values in one word ("-it"). "--" ends them. Values are put into an options struct
- * at the offset the table names.
+ * Flags of a command line, by a table: "--name value", "--name=value", "-n value", "-nvalue",
+ * "-n=value", and letters without values in one word ("-it"). "--" ends them. Values are put into
+ * an options struct at the offset the table names.
  */
 #pragma once
 
@@ -27,12 +27,15 @@ struct flag_table {
     const struct flag *flags;
     size_t n;
 };
-#define FLAGS(array) {.flags = (array), .n = ARRAY_SIZE(array)}
+#define FLAGS(array)                             \
+    {                                            \
+        .flags = (array), .n = ARRAY_SIZE(array) \
+    }
 
 /*
- * Parses argv[0..argc). With options_first the first word that is no flag ends the flags, so that what
- * follows an image name belongs to the container. *ret_args gets the other words (borrowed from argv),
- * a vector of *ret_n_args that the caller frees.
+ * Parses argv[0..argc). With options_first the first word that is no flag ends the flags, so that
+ * what follows an image name belongs to the container. *ret_args gets the other words (borrowed
+ * from argv), a vector of *ret_n_args that the caller frees.
  *
  * Returns 0, 1 when --help was asked for, or an error: one sentence that names the flag, and a near
  * match if there is one.

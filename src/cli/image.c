@@ -53,10 +53,11 @@ int image_get(struct cli *cli, const char *name, Pb__Images__GetImageResponse **
     if (r < 0 && e->code == ERR_NOT_FOUND && full && !str_eq(full, name))
         r = get_exact(cli, name, ret, e);
     if (r < 0 && e->code == ERR_NOT_FOUND)
-        return err_set(e, ERR_NOT_FOUND,
-                       "no image %s in namespace %s; \"wherry images\" lists what is there, \"wherry "
-                       "import FILE\" takes an archive in",
-                       name, cli->namespace_);
+        return err_set(
+            e, ERR_NOT_FOUND,
+            "no image %s in namespace %s; \"wherry images\" lists what is there, \"wherry "
+            "import FILE\" takes an archive in",
+            name, cli->namespace_);
     if (r == 0 && (!(*ret)->image || !(*ret)->image->target)) {
         pb_free(&(*ret)->base);
         *ret = NULL;
@@ -192,7 +193,8 @@ static int load_manifest(struct cli *cli, struct image *i, const char *digest, s
         if (!chosen) {
             char name[PLATFORM_STR_MAX];
             platform_format(&host, name);
-            return err_set(e, ERR_NOT_FOUND, "it has nothing for this machine's platform, %s", name);
+            return err_set(e, ERR_NOT_FOUND, "it has nothing for this machine's platform, %s",
+                           name);
         }
         free(at);
         at = strdup(chosen->digest);
@@ -220,4 +222,3 @@ int image_load(struct cli *cli, const Pb__Images__Image *image, struct image *re
     i = (struct image){};
     return 0;
 }
-

@@ -42,8 +42,8 @@ int content_label(struct cli *cli, const char *digest, const char *key, const ch
 int image_chain_next(char **chain, const char *diff_id, struct err *e);
 
 /*
- * Makes the snapshots of an image's layers that are missing: Prepare, Apply, Commit each, bottom up;
- * what comes out must have the digest that the configuration names. Call it under a lease
+ * Makes the snapshots of an image's layers that are missing: Prepare, Apply, Commit each, bottom
+ * up; what comes out must have the digest that the configuration names. Call it under a lease
  * (lease_begin()): nothing else holds the snapshots until the label on the configuration does.
  */
 int image_unpack(struct cli *cli, const struct image *i, const char *snapshotter, struct err *e);

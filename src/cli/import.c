@@ -76,8 +76,7 @@ static int label_manifest(struct import *i, const char *digest, const struct buf
 
     if (r == 0)
         r = need(i, "the configuration", m.config.digest, e);
-    if (r == 0 &&
-        strmap_set(&labels, "containerd.io/gc.ref.content.config", m.config.digest) < 0)
+    if (r == 0 && strmap_set(&labels, "containerd.io/gc.ref.content.config", m.config.digest) < 0)
         r = err_oom(e);
     for (size_t n = 0; n < m.n_layers && r == 0; n++) {
         r = need(i, "layer", m.layers[n].digest, e);
@@ -226,8 +225,9 @@ static int docker_manifest(struct import *i, const struct docker_archive_image *
     ref = str_printf("%s-document-%zu", i->ref_prefix, i->n);
     if (!ref)
         return err_oom(e);
-    r = config->text ? content_write_bytes(i->cli, ref, config->text, (size_t)config->size, digest, e)
-                     : 0;
+    r = config->text
+            ? content_write_bytes(i->cli, ref, config->text, (size_t)config->size, digest, e)
+            : 0;
     if (r == 0)
         r = fill_descriptor(&m.config, MEDIA_TYPE_DOCKER_CONFIG, digest, config->size, e);
     m.layers = calloc(n_layers + 1, sizeof(*m.layers));

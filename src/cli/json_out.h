@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Output for programs: JSON on stdout, one document a command. Strings that are no UTF-8 are escaped
- * first, as in tables. */
+/* Output for programs: JSON on stdout, one document a command. Strings that are no UTF-8 are
+ * escaped first, as in tables. */
 #pragma once
 
 #include <jansson.h>

@@ -11,8 +11,8 @@ struct lease {
     char id[40]; /* "": none */
     struct rpc rpc;
 };
-#define LEASE_INIT                                                                                 \
-    {                                                                                              \
+#define LEASE_INIT \
+    {              \
     }
 
 /* Asks for a lease that lives for at most `seconds`. The answer is waited for by lease_apply(), so

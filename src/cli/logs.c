@@ -22,10 +22,11 @@ static int open_log(const Pb__Containers__Container *c, int *ret_fd, struct err 
     struct stat st;
 
     if (str_empty(path))
-        return err_set(e, ERR_FAILED_PRECONDITION,
-                       "container %s keeps no log: only those that \"wherry run -d\" starts without -t "
-                       "do",
-                       c->id);
+        return err_set(
+            e, ERR_FAILED_PRECONDITION,
+            "container %s keeps no log: only those that \"wherry run -d\" starts without -t "
+            "do",
+            c->id);
     *ret_fd = neg_errno(open(path, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC));
     if (*ret_fd == -EACCES)
         return err_set(e, ERR_PERMISSION_DENIED,

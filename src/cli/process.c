@@ -82,9 +82,9 @@ static void on_stdin_end(struct container_io *io)
 }
 
 /*
- * The reader of our output has gone, as with `wherry run ... | head`. A program of the host would be
- * ended by SIGPIPE at its next write; a container's first process ignores that signal unless it handles
- * it, so the ones that go on writing to nobody are ended with SIGKILL.
+ * The reader of our output has gone, as with `wherry run ... | head`. A program of the host would
+ * be ended by SIGPIPE at its next write; a container's first process ignores that signal unless it
+ * handles it, so the ones that go on writing to nobody are ended with SIGKILL.
  */
 static void on_pipe_timeout(struct event_timer *timer)
 {

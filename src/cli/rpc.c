@@ -54,7 +54,7 @@ int rpc_wait(struct cli *cli, struct rpc *rpc, struct err *e)
 
         if (r < 0)
             return err_errno(e, r, "wait for the daemon");
-        if (cli->interrupted && !cli->finishing && !rpc->done)
+        if (cli_gives_up(cli) && !rpc->done)
             return err_set(e, ERR_CANCELED, "interrupted");
     }
     if (rpc->err.code == ERR_OK)

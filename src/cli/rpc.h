@@ -1,14 +1,15 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Calls to the daemon as straight-line code: several can be started, then each is waited for. Connecting
- * happens with the first one.
+ * Calls to the daemon as straight-line code: several can be started, then each is waited for.
+ * Connecting happens with the first one.
  *
  *     _cleanup_(rpc_done) struct rpc image = RPC_INIT;
  *     r = rpc_start(cli, &image, "images.v1.Images/Get", &request.base, &reply_descriptor, e);
  *     ...
  *     r = rpc_wait(cli, &image, e);          reply: image.reply
  *
- * or in one step RPC(cli, "images.v1.Images/Get", &request, pb__images__get_image_response, &reply, e).
+ * or in one step RPC(cli, "images.v1.Images/Get", &request, pb__images__get_image_response, &reply,
+ * e).
  */
 #pragma once
 
@@ -24,8 +25,8 @@ struct rpc {
     void (*message)(void *userdata, ProtobufCMessage *m);
     void *userdata;
 };
-#define RPC_INIT                                                                                   \
-    {                                                                                              \
+#define RPC_INIT \
+    {            \
     }
 
 /* Cancels the call if it is still under way. The struct must not move while it is. */
@@ -51,8 +52,8 @@ static inline void rpc_free_any(void *p)
 }
 
 /* request: a message struct by address; type: the C prefix of the reply's descriptor. */
-#define RPC(cli, method, request, type, ret, e)                                                    \
+#define RPC(cli, method, request, type, ret, e) \
     rpc_call(cli, method, &(request)->base, &type##__descriptor, (ProtobufCMessage **)(ret), e)
 /* Replies that carry nothing. */
-#define RPC_EMPTY(cli, method, request, e)                                                         \
+#define RPC_EMPTY(cli, method, request, e) \
     rpc_call(cli, method, &(request)->base, &google__protobuf__empty__descriptor, NULL, e)

@@ -24,7 +24,8 @@ static const struct flag flags[] = {
     {"tty", 't', FLAG_BOOL, OPTION(terminal), NULL, "give it a terminal"},
     {"rm", 0, FLAG_BOOL, OPTION(remove), NULL, "remove the container when it has ended"},
     {"name", 0, FLAG_STRING, OPTION(name), "NAME", "name of the container (default: a random one)"},
-    {"env", 'e', FLAG_LIST, OPTION(env), "NAME=VALUE", "set a variable; NAME alone takes it from here"},
+    {"env", 'e', FLAG_LIST, OPTION(env), "NAME=VALUE",
+     "set a variable; NAME alone takes it from here"},
     {"env-file", 0, FLAG_LIST, OPTION(env_files), "FILE", "read variables from a file"},
     {"workdir", 'w', FLAG_STRING, OPTION(cwd), "DIR", "working directory"},
     {"user", 'u', FLAG_STRING, OPTION(user), "USER[:GROUP]", "names or numbers"},
@@ -44,7 +45,8 @@ static const struct flag flags[] = {
     {"label", 'l', FLAG_LIST, OPTION(labels), "KEY=VALUE", "label of the container"},
     {"runtime", 0, FLAG_STRING, OPTION(runtime), "RUNTIME", "crun, runc, a path, or a shim's name"},
     {"stop-signal", 0, FLAG_STRING, OPTION(stop_signal), "SIGNAL", "what \"wherry stop\" sends"},
-    {"snapshotter", 0, FLAG_STRING, OPTION(snapshotter), "NAME", "default " IMAGE_DEFAULT_SNAPSHOTTER},
+    {"snapshotter", 0, FLAG_STRING, OPTION(snapshotter), "NAME",
+     "default " IMAGE_DEFAULT_SNAPSHOTTER},
 };
 const struct flag_table run_flags = FLAGS(flags);
 
@@ -223,11 +225,13 @@ static int plan_network(const struct run_options *o, struct run_plan *p, struct 
     if (o->network && str_eq(o->network, "host"))
         p->spec.network = SPEC_NETWORK_HOST;
     else if (o->network && !str_eq(o->network, "none"))
-        return err_set(e, ERR_INVALID_ARGUMENT,
-                       "--net: there is no network \"%s\"; there are host (the host's own) and none "
-                       "(nothing but the loopback device)",
-                       o->network);
-    if (o->hostname && (strlen(o->hostname) > 64 || strpbrk(o->hostname, "\n\r\t /") || !*o->hostname))
+        return err_set(
+            e, ERR_INVALID_ARGUMENT,
+            "--net: there is no network \"%s\"; there are host (the host's own) and none "
+            "(nothing but the loopback device)",
+            o->network);
+    if (o->hostname &&
+        (strlen(o->hostname) > 64 || strpbrk(o->hostname, "\n\r\t /") || !*o->hostname))
         return err_set(e, ERR_INVALID_ARGUMENT, "--hostname: \"%s\" is no host name", o->hostname);
     if (!o->hostname && gethostname(p->hostname, sizeof(p->hostname)) == 0 &&
         p->spec.network == SPEC_NETWORK_HOST)
@@ -330,8 +334,8 @@ int run_plan_use_image(struct run_plan *p, const struct run_options *o,
         return err_set(e, ERR_INVALID_ARGUMENT,
                        "the image does not say what to run; write a command behind its name");
     if (!str_empty(cwd) && cwd[0] != '/')
-        return err_set(e, ERR_INVALID_ARGUMENT,
-                       "the working directory \"%s\" is no absolute path", cwd);
+        return err_set(e, ERR_INVALID_ARGUMENT, "the working directory \"%s\" is no absolute path",
+                       cwd);
     p->cwd = fs_clean_path(str_empty(cwd) ? "/" : cwd);
     if (!p->cwd)
         return err_oom(e);

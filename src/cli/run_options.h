@@ -17,7 +17,7 @@ extern const struct flag_table run_flags;
 /* What is left of the flags once they are checked: everything but the image and the user. */
 struct run_plan {
     char id[77];
-    char **env;  /* of -e and --env-file */
+    char **env; /* of -e and --env-file */
     struct mount_list mounts;
     struct strmap labels; /* of --label */
     struct spec spec;     /* limits, capabilities, network, hostname; borrows from here */

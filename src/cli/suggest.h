@@ -9,7 +9,10 @@ struct suggest {
     const char *best; /* NULL while nothing is near; borrowed from the candidates */
     unsigned distance;
 };
-#define SUGGEST_INIT(word_) {.word = (word_)}
+#define SUGGEST_INIT(word_) \
+    {                       \
+        .word = (word_)     \
+    }
 
 /* Near: a prefix, or at most a third of the letters wrong, missing, added or swapped. */
 void suggest_try(struct suggest *s, const char *candidate);

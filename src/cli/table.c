@@ -142,7 +142,8 @@ void table_format_size(int64_t bytes, char out[TABLE_SIZE_MAX])
         value /= 1024;
         unit++;
     }
-    snprintf(out, TABLE_SIZE_MAX, unit > 0 && value < 10 ? "%.1f %s" : "%.0f %s", value, units[unit]);
+    snprintf(out, TABLE_SIZE_MAX, unit > 0 && value < 10 ? "%.1f %s" : "%.0f %s", value,
+             units[unit]);
 }
 
 void table_format_age(int64_t seconds, char out[TABLE_AGE_MAX])

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Tables for people: a heading, rows, columns as wide as their widest cell and two spaces apart. Names
- * that others chose cannot move the cursor or forge a row: what is not printable is shown escaped.
+ * Tables for people: a heading, rows, columns as wide as their widest cell and two spaces apart.
+ * Names that others chose cannot move the cursor or forge a row: what is not printable is shown
+ * escaped.
  */
 #pragma once
 

@@ -2,6 +2,7 @@
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
+
 #include <cmocka.h>
 
 #include "base/str.h"
@@ -36,8 +37,8 @@ static int parse(bool first, struct options *o, const char **words, char ***args
 
 static void test_forms(void **state)
 {
-    const char *words[] = {"-it", "--name=a=b", "-eA=1", "-e", "B=2", "--env", "C=3", "-e=D=4",
-                           "--detach=false", "image", NULL};
+    const char *words[] = {"-it", "--name=a=b", "-eA=1",          "-e",    "B=2", "--env",
+                           "C=3", "-e=D=4",     "--detach=false", "image", NULL};
     struct options o;
     struct err e = ERR_INIT;
     char **args = NULL;
@@ -159,12 +160,11 @@ static void test_detach_keys(void **state)
             struct detach_keys d = {};
             uint8_t out[64];
             size_t a = 0, b = 0;
-            bool detached =
-                detach_keys_feed(&d, (const uint8_t *)cases[i].in, cut, out, &a);
+            bool detached = detach_keys_feed(&d, (const uint8_t *)cases[i].in, cut, out, &a);
 
             if (!detached)
-                detached = detach_keys_feed(&d, (const uint8_t *)cases[i].in + cut, n - cut, out + a,
-                                            &b);
+                detached =
+                    detach_keys_feed(&d, (const uint8_t *)cases[i].in + cut, n - cut, out + a, &b);
             assert_int_equal(detached, cases[i].detaches);
             assert_int_equal(a + b, strlen(cases[i].out));
             assert_memory_equal(out, cases[i].out, a + b);
@@ -175,9 +175,12 @@ static void test_detach_keys(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_forms),         cmocka_unit_test(test_options_first),
-        cmocka_unit_test(test_dashes_end_flags), cmocka_unit_test(test_mistakes),
-        cmocka_unit_test(test_help),          cmocka_unit_test(test_suggest),
+        cmocka_unit_test(test_forms),
+        cmocka_unit_test(test_options_first),
+        cmocka_unit_test(test_dashes_end_flags),
+        cmocka_unit_test(test_mistakes),
+        cmocka_unit_test(test_help),
+        cmocka_unit_test(test_suggest),
         cmocka_unit_test(test_detach_keys),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -2,6 +2,7 @@
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
+
 #include <cmocka.h>
 
 #include <signal.h>
@@ -17,8 +18,8 @@ static void test_cpus(void **state)
         const char *text;
         int64_t quota; /* -1: refused */
     } cases[] = {
-        {"1", 100000}, {"1.5", 150000}, {"0.01", 1000}, {".5", 50000},  {"16.25", 1625000},
-        {"", -1},      {".", -1},       {"0", -1},      {"0.001", -1},  {"-1", -1},
+        {"1", 100000}, {"1.5", 150000}, {"0.01", 1000}, {".5", 50000},    {"16.25", 1625000},
+        {"", -1},      {".", -1},       {"0", -1},      {"0.001", -1},    {"-1", -1},
         {"1x", -1},    {"1.5.5", -1},   {"1e3", -1},    {"0.000001", -1},
     };
 
@@ -135,8 +136,8 @@ static int make(struct run_options *o, struct run_plan *p, struct err *e)
 static void test_plan(void **state)
 {
     char *drop[] = {(char *)"ALL", NULL}, *add[] = {(char *)"net_admin", (char *)"CAP_CHOWN", NULL};
-    struct run_options o = {.memory = "64m", .cpus = "1.5", .pids_limit = "10", .cap_drop = drop,
-                            .cap_add = add};
+    struct run_options o = {
+        .memory = "64m", .cpus = "1.5", .pids_limit = "10", .cap_drop = drop, .cap_add = add};
     _cleanup_(run_plan_done) struct run_plan p = {};
     struct err e = ERR_INIT;
 
@@ -153,10 +154,12 @@ static void test_plan_mistakes(void **state)
 {
     char *bad_cap[] = {(char *)"NET_ADMINN", NULL}, *bad_label[] = {(char *)"=x", NULL};
     struct run_options cases[] = {
-        {.memory = "64q"},        {.memory = "1k"},      {.pids_limit = "0"},
-        {.pids_limit = "many"},   {.network = "bridge"}, {.name = "a b"},
-        {.name = "../x"},         {.cap_add = bad_cap},  {.labels = bad_label},
-        {.detach = true, .remove = true},                {.hostname = "a\nb"},
+        {.memory = "64q"},     {.memory = "1k"},
+        {.pids_limit = "0"},   {.pids_limit = "many"},
+        {.network = "bridge"}, {.name = "a b"},
+        {.name = "../x"},      {.cap_add = bad_cap},
+        {.labels = bad_label}, {.detach = true, .remove = true},
+        {.hostname = "a\nb"},
     };
 
     for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
@@ -202,9 +205,9 @@ static void test_command(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_cpus),          cmocka_unit_test(test_signals),
-        cmocka_unit_test(test_volumes),       cmocka_unit_test(test_env),
-        cmocka_unit_test(test_plan),          cmocka_unit_test(test_plan_mistakes),
+        cmocka_unit_test(test_cpus),    cmocka_unit_test(test_signals),
+        cmocka_unit_test(test_volumes), cmocka_unit_test(test_env),
+        cmocka_unit_test(test_plan),    cmocka_unit_test(test_plan_mistakes),
         cmocka_unit_test(test_command),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -2,6 +2,7 @@
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
+
 #include <cmocka.h>
 
 #include <stdio.h>
@@ -35,7 +36,7 @@ static void test_escape(void **state)
     static const struct {
         const char *in, *out;
     } cases[] = {
-        {"plain", "plain"},       {"a\nb\tc", "a\\nb\\tc"}, {"\x1b[2J", "\\x1b[2J"},
+        {"plain", "plain"},         {"a\nb\tc", "a\\nb\\tc"}, {"\x1b[2J", "\\x1b[2J"},
         {"\xff\xfe", "\\xff\\xfe"}, {"\xc2\x9b", "\\x9b"},    {"\xe2\x80\xae", "\\u202e"},
         {"\xc3\xa9", "\xc3\xa9"},
     };

@@ -53,8 +53,7 @@ static int apply(struct cli *cli, const struct descriptor *layer, const char *di
     if (r < 0)
         return r;
     if (!reply->applied || !str_eq(reply->applied->digest, diff_id))
-        return err_set(e, ERR_FAILED_PRECONDITION,
-                       "its content has digest %s, the image says %s",
+        return err_set(e, ERR_FAILED_PRECONDITION, "its content has digest %s, the image says %s",
                        reply->applied ? reply->applied->digest : "(none)", diff_id);
     return 0;
 }

@@ -61,8 +61,8 @@ static int check_source(const char *flag, const char *s, char **ret, struct err 
     if (str_empty(s))
         return err_set(e, ERR_INVALID_ARGUMENT, "%s: there is no source", flag);
     if (stat(s, &st) < 0)
-        return err_set(e, errno == ENOENT ? ERR_NOT_FOUND : ERR_INVALID_ARGUMENT, "%s: %s: %s", flag,
-                       s, err_strerror(errno));
+        return err_set(e, errno == ENOENT ? ERR_NOT_FOUND : ERR_INVALID_ARGUMENT, "%s: %s: %s",
+                       flag, s, err_strerror(errno));
     if (s[0] == '/') {
         *ret = strdup(s);
     } else {
@@ -76,8 +76,8 @@ static int check_source(const char *flag, const char *s, char **ret, struct err 
 static int add_bind(struct mount_list *ret, const char *source, const char *destination,
                     const char *propagation, bool read_only, struct err *e)
 {
-    char *options[] = {(char *)"rbind", (char *)propagation,
-                       (char *)(read_only ? "ro" : "rw"), NULL};
+    char *options[] = {(char *)"rbind", (char *)propagation, (char *)(read_only ? "ro" : "rw"),
+                       NULL};
 
     if (mount_list_add(ret, "bind", source, destination, options) < 0)
         return err_oom(e);
@@ -97,7 +97,8 @@ int volume_parse(const char *s, struct mount_list *ret, struct err *e)
     colon = strchr(copy, ':');
     if (!colon)
         return err_set(e, ERR_INVALID_ARGUMENT,
-                       "-v %s: write SOURCE:DESTINATION, with :ro behind it to make it read-only", s);
+                       "-v %s: write SOURCE:DESTINATION, with :ro behind it to make it read-only",
+                       s);
     *colon = '\0';
     options = strchr(colon + 1, ':');
     if (options)
@@ -133,10 +134,10 @@ static int take_field(struct mount_flag *m, const char *key, const char *value, 
         const char *key;
         const char **target;
     } fields[] = {
-        {"type", &m->type},          {"source", &m->source},
-        {"src", &m->source},         {"destination", &m->destination},
-        {"dst", &m->destination},    {"target", &m->destination},
-        {"tmpfs-size", &m->size},    {"bind-propagation", &m->propagation},
+        {"type", &m->type},       {"source", &m->source},
+        {"src", &m->source},      {"destination", &m->destination},
+        {"dst", &m->destination}, {"target", &m->destination},
+        {"tmpfs-size", &m->size}, {"bind-propagation", &m->propagation},
         {"tmpfs-mode", &m->mode},
     };
 
@@ -148,7 +149,8 @@ static int take_field(struct mount_flag *m, const char *key, const char *value, 
         if (!str_eq(key, fields[i].key))
             continue;
         if (str_empty(value))
-            return err_set(e, ERR_INVALID_ARGUMENT, "--mount: %s needs a value: %s=VALUE", key, key);
+            return err_set(e, ERR_INVALID_ARGUMENT, "--mount: %s needs a value: %s=VALUE", key,
+                           key);
         *fields[i].target = value;
         return 0;
     }

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * -v and --mount: mounts of a container's specification. Destinations are absolute and clean, not the
- * root and not below /proc. struct mount's target is the destination in the container.
+ * -v and --mount: mounts of a container's specification. Destinations are absolute and clean, not
+ * the root and not below /proc. struct mount's target is the destination in the container.
  */
 #pragma once
 

@@ -160,8 +160,7 @@ static int look_up(const struct layers *dir, const char *name, struct layers *su
             *ret_at = dir->fds[i];
             return 0;
         }
-        fd = neg_errno(
-            openat(dir->fds[i], name, O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC));
+        fd = neg_errno(openat(dir->fds[i], name, O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC));
         if (fd < 0)
             return fd;
         r = push(sub, fd);

@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Reading a file of a root filesystem that is not mounted: the layers of an overlay (or the one
- * directory of a bind mount) are looked through from the top, as overlayfs does, with whiteouts, opaque
- * directories (trusted.overlay.opaque, user.overlay.opaque) and symbolic links that lead from one layer
- * into another. Nothing outside the layers is ever opened: every component is opened by itself, without
- * following links, and ".." is worked out on the names.
+ * directory of a bind mount) are looked through from the top, as overlayfs does, with whiteouts,
+ * opaque directories (trusted.overlay.opaque, user.overlay.opaque) and symbolic links that lead
+ * from one layer into another. Nothing outside the layers is ever opened: every component is opened
+ * by itself, without following links, and ".." is worked out on the names.
  */
 #pragma once
 

@@ -8,8 +8,8 @@
 #include "oci/spec_caps.h"
 
 /*
- * jansson's setters take the new value also when they fail, and refuse NULL: so values are built bottom
- * up and one flag remembers that something was out of memory.
+ * jansson's setters take the new value also when they fail, and refuse NULL: so values are built
+ * bottom up and one flag remembers that something was out of memory.
  */
 struct builder {
     bool failed;
@@ -272,8 +272,9 @@ int spec_format(const struct spec *s, char **ret, struct err *e)
     set_linux(&b, root, s);
     text = b.failed ? NULL : json_dumps(root, JSON_COMPACT);
     if (!text)
-        return err_set(e, ERR_INVALID_ARGUMENT,
-                       "write the runtime specification: a string is no UTF-8 text: invalid argument");
+        return err_set(
+            e, ERR_INVALID_ARGUMENT,
+            "write the runtime specification: a string is no UTF-8 text: invalid argument");
     *ret = text;
     return 0;
 }
@@ -289,7 +290,7 @@ static json_t *merged_env(struct builder *b, const json_t *old, char *const *env
         size_t n = s ? strcspn(s, "=") + 1 : 0;
         bool replaced = false;
 
-        for (char *const *new = env; s && new && *new; new ++)
+        for (char *const *new = env; s &&new &&*new; new ++)
             replaced = replaced || strncmp(*new, s, n) == 0;
         if (!replaced)
             add(b, merged, json_incref(value));

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Writing runtime specifications (OCI runtime specification 1.0): config.json of a container and the
- * process object of an exec, as containerd's clients generate them for Linux.
+ * Writing runtime specifications (OCI runtime specification 1.0): config.json of a container and
+ * the process object of an exec, as containerd's clients generate them for Linux.
  *
  * The version written is "1.0.2", which every runtime in use accepts.
  */
@@ -66,12 +66,13 @@ struct spec {
 /* The JSON text, compact. The caller frees. */
 int spec_format(const struct spec *s, char **ret, struct err *e);
 
-/* Every device node below /dev but terminals, sockets and shared memory, for privileged containers. */
+/* Every device node below /dev but terminals, sockets and shared memory, for privileged containers.
+ */
 int spec_host_devices(struct spec_device **ret, size_t *ret_n, struct err *e);
 void spec_devices_free(struct spec_device *devices, size_t n);
 
-/* A process for a running container: what its own init has (user, directory, environment, capabilities,
- * limits) with these changes. NULL and empty: as init. */
+/* A process for a running container: what its own init has (user, directory, environment,
+ * capabilities, limits) with these changes. NULL and empty: as init. */
 struct spec_exec {
     char *const *args;
     char *const *env; /* NAME=value, added or replaced */

@@ -93,8 +93,8 @@ static int list_directory(struct list_devices *l, int dir_fd, const char *path, 
         if (S_ISCHR(st.st_mode) || S_ISBLK(st.st_mode)) {
             r = add(l, child, &st);
         } else if (S_ISDIR(st.st_mode) && depth < DEPTH_MAX) {
-            int sub = openat(dirfd(d), entry->d_name,
-                             O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+            int sub =
+                openat(dirfd(d), entry->d_name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
             if (sub >= 0)
                 r = list_directory(l, sub, child, depth + 1);
         }

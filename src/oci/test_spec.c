@@ -2,6 +2,7 @@
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
+
 #include <cmocka.h>
 
 #include <jansson.h>
@@ -10,45 +11,112 @@
 #include "oci/document.h"
 #include "oci/spec.h"
 
-#define CAPS                                                                                       \
-    "[\"CAP_CHOWN\",\"CAP_DAC_OVERRIDE\",\"CAP_FOWNER\",\"CAP_FSETID\",\"CAP_KILL\",\"CAP_SETGID\"," \
-    "\"CAP_SETUID\",\"CAP_SETPCAP\",\"CAP_NET_BIND_SERVICE\",\"CAP_NET_RAW\",\"CAP_SYS_CHROOT\","    \
+#define CAPS                                                                                      \
+    "[\"CAP_CHOWN\",\"CAP_DAC_OVERRIDE\",\"CAP_FOWNER\",\"CAP_FSETID\",\"CAP_KILL\",\"CAP_"       \
+    "SETGID\","                                                                                   \
+    "\"CAP_SETUID\",\"CAP_SETPCAP\",\"CAP_NET_BIND_SERVICE\",\"CAP_NET_RAW\",\"CAP_SYS_CHROOT\"," \
     "\"CAP_MKNOD\",\"CAP_AUDIT_WRITE\",\"CAP_SETFCAP\"]"
-#define ALLOW(major, minor)                                                                        \
+#define ALLOW(major, minor) \
     "{\"allow\":true,\"type\":\"c\",\"major\":" #major ",\"minor\":" #minor ",\"access\":\"rwm\"}"
 
-/* What containerd 1.6's client library generates for the same container; the version, the order of the
- * capabilities and the masked powercap directory (later versions have it) are ours. */
-static const char golden[] =
-    "{\"ociVersion\":\"1.0.2\",\"process\":{\"user\":{\"uid\":0,\"gid\":0,\"additionalGids\":[0,6]},"
-    "\"args\":[\"true\"],\"env\":[\"PATH=/bin\",\"FOO=bar\"],\"cwd\":\"/tmp\",\"capabilities\":{"
-    "\"bounding\":" CAPS ",\"effective\":" CAPS ",\"permitted\":" CAPS "},\"rlimits\":[{\"type\":"
-    "\"RLIMIT_NOFILE\",\"hard\":1024,\"soft\":1024}],\"noNewPrivileges\":true},\"root\":{\"path\":"
-    "\"rootfs\"},\"mounts\":["
-    "{\"destination\":\"/proc\",\"type\":\"proc\",\"source\":\"proc\",\"options\":[\"nosuid\",\"noexec\","
-    "\"nodev\"]},"
-    "{\"destination\":\"/dev\",\"type\":\"tmpfs\",\"source\":\"tmpfs\",\"options\":[\"nosuid\","
-    "\"strictatime\",\"mode=755\",\"size=65536k\"]},"
-    "{\"destination\":\"/dev/pts\",\"type\":\"devpts\",\"source\":\"devpts\",\"options\":[\"nosuid\","
-    "\"noexec\",\"newinstance\",\"ptmxmode=0666\",\"mode=0620\",\"gid=5\"]},"
-    "{\"destination\":\"/dev/shm\",\"type\":\"tmpfs\",\"source\":\"shm\",\"options\":[\"nosuid\","
-    "\"noexec\",\"nodev\",\"mode=1777\",\"size=65536k\"]},"
-    "{\"destination\":\"/dev/mqueue\",\"type\":\"mqueue\",\"source\":\"mqueue\",\"options\":[\"nosuid\","
-    "\"noexec\",\"nodev\"]},"
-    "{\"destination\":\"/sys\",\"type\":\"sysfs\",\"source\":\"sysfs\",\"options\":[\"nosuid\",\"noexec\","
-    "\"nodev\",\"ro\"]},"
-    "{\"destination\":\"/run\",\"type\":\"tmpfs\",\"source\":\"tmpfs\",\"options\":[\"nosuid\","
-    "\"strictatime\",\"mode=755\",\"size=65536k\"]}],"
-    "\"linux\":{\"resources\":{\"devices\":[{\"allow\":false,\"access\":\"rwm\"}," ALLOW(1, 3) "," ALLOW(
-        1, 8) "," ALLOW(1, 7) "," ALLOW(5, 0) "," ALLOW(1, 5) "," ALLOW(1, 9) "," ALLOW(5, 1) ","
-    "{\"allow\":true,\"type\":\"c\",\"major\":136,\"access\":\"rwm\"}," ALLOW(5, 2) "]},"
-    "\"cgroupsPath\":\"/default/t1\",\"namespaces\":[{\"type\":\"pid\"},{\"type\":\"ipc\"},{\"type\":"
-    "\"uts\"},{\"type\":\"mount\"},{\"type\":\"network\"}],"
-    "\"maskedPaths\":[\"/proc/acpi\",\"/proc/asound\",\"/proc/kcore\",\"/proc/keys\","
-    "\"/proc/latency_stats\",\"/proc/timer_list\",\"/proc/timer_stats\",\"/proc/sched_debug\","
-    "\"/sys/firmware\",\"/sys/devices/virtual/powercap\",\"/proc/scsi\"],"
-    "\"readonlyPaths\":[\"/proc/bus\",\"/proc/fs\",\"/proc/irq\",\"/proc/sys\","
-    "\"/proc/sysrq-trigger\"]}}";
+/* What containerd 1.6's client library generates for the same container; the version, the order of
+ * the capabilities and the masked powercap directory (later versions have it) are ours. */
+/* clang-format off */
+static const char golden[] = "{\"ociVersion\":\"1.0.2\",\"process\":{\"user\":{\"uid\":0,\"gid\":0,"
+                             "\"additionalGids\":[0,6]},"
+                             "\"args\":[\"true\"],\"env\":[\"PATH=/bin\",\"FOO=bar\"],\"cwd\":\"/"
+                             "tmp\",\"capabilities\":{"
+                             "\"bounding\":" CAPS ",\"effective\":" CAPS ",\"permitted\":" CAPS
+                             "},\"rlimits\":[{\"type\":"
+                             "\"RLIMIT_NOFILE\",\"hard\":1024,\"soft\":1024}],\"noNewPrivileges\":"
+                             "true},\"root\":{\"path\":"
+                             "\"rootfs\"},\"mounts\":["
+                             "{\"destination\":\"/"
+                             "proc\",\"type\":\"proc\",\"source\":\"proc\",\"options\":[\"nosuid\","
+                             "\"noexec\","
+                             "\"nodev\"]},"
+                             "{\"destination\":\"/"
+                             "dev\",\"type\":\"tmpfs\",\"source\":\"tmpfs\",\"options\":["
+                             "\"nosuid\","
+                             "\"strictatime\",\"mode=755\",\"size=65536k\"]},"
+                             "{\"destination\":\"/dev/"
+                             "pts\",\"type\":\"devpts\",\"source\":\"devpts\",\"options\":["
+                             "\"nosuid\","
+                             "\"noexec\",\"newinstance\",\"ptmxmode=0666\",\"mode=0620\",\"gid=5\"]"
+                             "},"
+                             "{\"destination\":\"/dev/"
+                             "shm\",\"type\":\"tmpfs\",\"source\":\"shm\",\"options\":[\"nosuid\","
+                             "\"noexec\",\"nodev\",\"mode=1777\",\"size=65536k\"]},"
+                             "{\"destination\":\"/dev/"
+                             "mqueue\",\"type\":\"mqueue\",\"source\":\"mqueue\",\"options\":["
+                             "\"nosuid\","
+                             "\"noexec\",\"nodev\"]},"
+                             "{\"destination\":\"/"
+                             "sys\",\"type\":\"sysfs\",\"source\":\"sysfs\",\"options\":["
+                             "\"nosuid\",\"noexec\","
+                             "\"nodev\",\"ro\"]},"
+                             "{\"destination\":\"/"
+                             "run\",\"type\":\"tmpfs\",\"source\":\"tmpfs\",\"options\":["
+                             "\"nosuid\","
+                             "\"strictatime\",\"mode=755\",\"size=65536k\"]}],"
+                             "\"linux\":{\"resources\":{\"devices\":[{\"allow\":false,\"access\":"
+                             "\"rwm\"}," ALLOW(1, 3) "," ALLOW(1, 8) "," ALLOW(1, 7) "," ALLOW(
+                                 5,
+                                 0) "," ALLOW(1,
+                                              5) "," ALLOW(1,
+                                                           9) "," ALLOW(5,
+                                                                        1) ","
+                                                                           "{\"allow\":true,"
+                                                                           "\"type\":\"c\","
+                                                                           "\"major\":136,"
+                                                                           "\"access\":\"rwm\"}"
+                                                                           "," ALLOW(
+                                                                               5,
+                                                                               2) "]},"
+                                                                                  "\"cgroupsPath\":"
+                                                                                  "\"/default/"
+                                                                                  "t1\","
+                                                                                  "\"namespaces\":["
+                                                                                  "{\"type\":"
+                                                                                  "\"pid\"},{"
+                                                                                  "\"type\":"
+                                                                                  "\"ipc\"},{"
+                                                                                  "\"type\":"
+                                                                                  "\"uts\"},{"
+                                                                                  "\"type\":"
+                                                                                  "\"mount\"},{"
+                                                                                  "\"type\":"
+                                                                                  "\"network\"}],"
+                                                                                  "\"maskedPaths\":"
+                                                                                  "[\"/proc/"
+                                                                                  "acpi\",\"/proc/"
+                                                                                  "asound\",\"/"
+                                                                                  "proc/kcore\",\"/"
+                                                                                  "proc/keys\","
+                                                                                  "\"/proc/"
+                                                                                  "latency_stats\","
+                                                                                  "\"/proc/"
+                                                                                  "timer_list\",\"/"
+                                                                                  "proc/"
+                                                                                  "timer_stats\","
+                                                                                  "\"/proc/"
+                                                                                  "sched_debug\","
+                                                                                  "\"/sys/"
+                                                                                  "firmware\",\"/"
+                                                                                  "sys/devices/"
+                                                                                  "virtual/"
+                                                                                  "powercap\",\"/"
+                                                                                  "proc/scsi\"],"
+                                                                                  "\"readonlyPaths"
+                                                                                  "\":[\"/proc/"
+                                                                                  "bus\",\"/proc/"
+                                                                                  "fs\",\"/proc/"
+                                                                                  "irq\",\"/proc/"
+                                                                                  "sys\","
+                                                                                  "\"/proc/"
+                                                                                  "sysrq-trigger\"]"
+                                                                                  "}}";
+/* clang-format on */
 
 static char *args[] = {(char *)"true", NULL};
 static char *env[] = {(char *)"PATH=/bin", (char *)"FOO=bar", NULL};
@@ -151,7 +219,8 @@ static void test_exec(void **state)
 {
     char *new_args[] = {(char *)"id", NULL}, *new_env[] = {(char *)"FOO=2", (char *)"X=1", NULL};
     struct user bob = {.uid = 1000, .gid = 1000};
-    struct spec_exec x = {.args = new_args, .env = new_env, .cwd = "/", .terminal = true, .user = &bob};
+    struct spec_exec x = {
+        .args = new_args, .env = new_env, .cwd = "/", .terminal = true, .user = &bob};
     _json_ json_t *json = NULL;
     _free_ char *text = NULL;
     struct err e = ERR_INIT;
@@ -199,9 +268,9 @@ static void test_summary(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_golden),   cmocka_unit_test(test_privileged),
-        cmocka_unit_test(test_limits),   cmocka_unit_test(test_not_utf8),
-        cmocka_unit_test(test_exec),     cmocka_unit_test(test_caps),
+        cmocka_unit_test(test_golden),  cmocka_unit_test(test_privileged),
+        cmocka_unit_test(test_limits),  cmocka_unit_test(test_not_utf8),
+        cmocka_unit_test(test_exec),    cmocka_unit_test(test_caps),
         cmocka_unit_test(test_summary),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

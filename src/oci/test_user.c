@@ -2,6 +2,7 @@
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
+
 #include <cmocka.h>
 
 #include "oci/user.h"
@@ -32,8 +33,8 @@ static void check(const char *user, uint32_t uid, uint32_t gid, size_t n, const 
     assert_memory_equal(u.gids, gids, n * sizeof(*gids));
 }
 
-#define CHECK(user, uid, gid, ...)                                                                 \
-    check(user, uid, gid, sizeof((uint32_t[]){__VA_ARGS__}) / sizeof(uint32_t),                    \
+#define CHECK(user, uid, gid, ...)                                              \
+    check(user, uid, gid, sizeof((uint32_t[]){__VA_ARGS__}) / sizeof(uint32_t), \
           (uint32_t[]){__VA_ARGS__})
 
 static void test_names_and_numbers(void **state)
@@ -54,9 +55,23 @@ static void test_names_and_numbers(void **state)
 static void test_refused(void **state)
 {
     static const char *const users[] = {
-        "2147483648", "4294967296", "18446744073709551616", "0:2147483648", "-1",  "+0",     "0x0",
-        "nobody",     "bob:nobody", "big",                  "short",        " 0",  "bob:",   ":x",
-        "\xd9\xa0",   "65536:-1",   "99999999999999999999999999",
+        "2147483648",
+        "4294967296",
+        "18446744073709551616",
+        "0:2147483648",
+        "-1",
+        "+0",
+        "0x0",
+        "nobody",
+        "bob:nobody",
+        "big",
+        "short",
+        " 0",
+        "bob:",
+        ":x",
+        "\xd9\xa0",
+        "65536:-1",
+        "99999999999999999999999999",
     };
 
     for (size_t i = 0; i < sizeof(users) / sizeof(*users); i++) {

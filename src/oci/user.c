@@ -142,7 +142,8 @@ static int resolve_group(const char *name, const char *group, uint32_t *ret, str
         if (field_is(&g, 0, name, strlen(name)) && number_of(g.field[2], g.len[2], ret))
             return 0;
     }
-    return err_set(e, ERR_NOT_FOUND, "group \"%s\" is not in the image's /etc/group: not found", name);
+    return err_set(e, ERR_NOT_FOUND, "group \"%s\" is not in the image's /etc/group: not found",
+                   name);
 }
 
 /* The entry of a name, or of a uid when name is NULL. */

@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Users and groups of a container: "name", "uid", "name:group", "uid:gid" and so on, resolved by the
- * image's own /etc/passwd and /etc/group, which are read as text that nobody vouches for.
+ * Users and groups of a container: "name", "uid", "name:group", "uid:gid" and so on, resolved by
+ * the image's own /etc/passwd and /etc/group, which are read as text that nobody vouches for.
  *
- * Numbers are decimal and 0 to 2^31-1. A word of digits is always a number, never a name, and out of
- * range it is an error: nothing that looks like a number may become another user by wrapping around or
- * by an entry of that name.
+ * Numbers are decimal and 0 to 2^31-1. A word of digits is always a number, never a name, and out
+ * of range it is an error: nothing that looks like a number may become another user by wrapping
+ * around or by an entry of that name.
  */
 #pragma once
 
