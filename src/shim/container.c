@@ -224,6 +224,13 @@ static void forget(struct container *c)
     s->changed(s);
 }
 
+void container_forget(struct container *c)
+{
+    process_unref(c->init);
+    forget(c);
+    container_unref(c);
+}
+
 static void on_oom(struct oom *oom)
 {
     struct container *c = container_of(oom, struct container, oom);
@@ -292,9 +299,7 @@ static void on_undone(void *userdata, const struct err *e, const char *output)
     if (c->n_mounts > 0)
         mount_unmount_below(c->rootfs);
     c->init->state = PROCESS_DELETED;
-    process_unref(c->init); /* the container's; op holds another */
-    forget(c);
-    container_unref(c);
+    container_forget(c); /* op holds a reference */
     op_end(op, &op->error);
     malloc_trim(0);
 }
@@ -422,9 +427,7 @@ void container_create(struct shim *s, const struct container_request *request, d
         op = op_new(c->init, true, create_begin, creation_done, creation);
     }
     if (!op) {
-        process_unref(c->init);
-        forget(c);
-        container_unref(c);
+        container_forget(c);
         return;
     }
     for (size_t i = 0; request->rootfs && i < request->rootfs->n && op->error.code == ERR_OK; i++) {
@@ -512,9 +515,7 @@ static void unmount_rootfs(struct op *op)
     if (r < 0)
         log_warn("failed to unmount %s: %s", c->rootfs, err_strerror(r));
     op->launched(op);
-    forget(c);
-    process_unref(c->init);
-    container_unref(c);
+    container_forget(c);
 }
 
 static void on_unmount_again(struct event_timer *timer)

@@ -114,4 +114,6 @@ void container_release(struct container *c, struct op *op, op_fn fn);
 void container_restore(struct op *op);
 /* Forgets an exec. */
 void container_remove_exec(struct container *c, struct process *p);
+/* Drops what the shim knows of it and leaves the container as it is. */
+void container_forget(struct container *c);
 void container_publish(struct container *c, const char *topic, const ProtobufCMessage *event);

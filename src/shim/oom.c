@@ -9,9 +9,12 @@
 #include "base/str.h"
 #include "shim/stats.h"
 
+#define SECOND_LOOK_MS 100
+
 void oom_done(struct oom *oom)
 {
     event_fd_remove(&oom->source);
+    event_timer_disarm(&oom->timer);
     close_fd(&oom->fd);
     free(oom->file);
     oom->file = NULL;
@@ -34,6 +37,11 @@ void oom_check(struct oom *oom)
     oom->fn(oom);
 }
 
+static void on_timer(struct event_timer *timer)
+{
+    oom_check(container_of(timer, struct oom, timer));
+}
+
 static void on_event(struct event_fd *source, uint32_t events)
 {
     struct oom *oom = container_of(source, struct oom, source);
@@ -48,6 +56,7 @@ static void on_event(struct event_fd *source, uint32_t events)
         return;
     }
     oom_check(oom);
+    event_timer_arm(source->loop, &oom->timer, SECOND_LOOK_MS, on_timer);
 }
 
 static int watch_v1(struct oom *oom, const char *dir)

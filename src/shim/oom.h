@@ -16,6 +16,7 @@ typedef void (*oom_fn)(struct oom *oom);
 
 struct oom {
     struct event_fd source;
+    struct event_timer timer;
     int fd;           /* eventfd, or memory.events; -EBADF: not watching */
     char *file;       /* with the oom_kill line */
     uint64_t n_kills; /* reported so far */

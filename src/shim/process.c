@@ -612,6 +612,7 @@ static void on_finished(struct stdio *io)
 /* The runtime has let go of it, and init's end has been told. */
 static void finish_delete(struct op *op)
 {
+    op->stdio_begun = true;
     stdio_finish(&op->process->io, on_finished);
 }
 
@@ -640,8 +641,10 @@ static void on_deleted(void *userdata, const struct err *e, const char *output)
     if (e && !is_gone(e->msg))
         err_set(&op->error, e->code, "failed to delete task: %s", e->msg);
     op->runtime_done = true;
-    if (p->state == PROCESS_STOPPED) {
+    if (op->stdio_begun) {
         delete_join(op);
+    } else if (op->error.code == ERR_OK && p->state == PROCESS_STOPPED) {
+        finish_delete(op); /* the runtime ended it, and that has been told meanwhile */
     } else if (op->error.code != ERR_OK) {
         op->stdio_done = true; /* it stays, and so do its streams */
         delete_join(op);

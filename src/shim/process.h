@@ -59,7 +59,7 @@ struct op {
     /* Arguments and state of those that need them. */
     int signal;
     bool all;
-    bool runtime_called, runtime_done, stdio_done;
+    bool runtime_called, runtime_done, stdio_begun, stdio_done;
     const char *command;
     op_fn launched;
     unsigned tries;

@@ -163,6 +163,13 @@ static void on_changed(struct shim *shim)
         event_timer_arm(&shim->loop, &s->lonely_timer, LONELY_TIMEOUT_MS, on_lonely);
 }
 
+static struct container *first_container(const struct shim *shim)
+{
+    MAP_FOREACH (entry, &shim->containers)
+        return entry->value;
+    return NULL;
+}
+
 static void on_terminate_timeout(struct event_timer *timer)
 {
     struct serving *s = container_of(timer, struct serving, quit_timer);
@@ -190,13 +197,13 @@ static void terminate(struct serving *s)
 {
     s->is_terminating = true;
     event_timer_arm(&s->shim.loop, &s->quit_timer, TERMINATE_TIMEOUT_MS, on_terminate_timeout);
-    MAP_FOREACH (entry, &s->shim.containers) {
-        struct container *c = entry->value;
-        process_kill(c->init, SIGKILL, true, on_terminated, NULL);
-        process_wait(c->init, delete_terminated, c->init, NULL);
-        return; /* there is one, and the map may have changed */
+    struct container *c = first_container(&s->shim);
+    if (!c) {
+        event_loop_quit(&s->shim.loop, 0);
+        return;
     }
-    event_loop_quit(&s->shim.loop, 0);
+    process_kill(c->init, SIGKILL, true, on_terminated, NULL);
+    process_wait(c->init, delete_terminated, c->init, NULL);
 }
 
 static void on_signal(struct event_fd *source, _unused_ uint32_t events)
@@ -299,10 +306,12 @@ static int set_up(struct serving *s, const struct args *args, bool v1, struct er
 static void serving_free(struct serving *s)
 {
     ttrpc_server_free(s->server);
+    for (struct container *c; (c = first_container(&s->shim));)
+        container_forget(c); /* it runs on */
     forward_done(&s->forward);
     s->shim.publisher = publisher_free(s->shim.publisher);
     reaper_done(&s->shim.reaper);
-    map_done(&s->shim.containers); /* those that are left run on */
+    map_done(&s->shim.containers);
     event_fd_remove(&s->signals);
     close_fd(&s->signal_fd);
     event_loop_done(&s->shim.loop);

@@ -165,7 +165,7 @@ static int open_file_uri(struct stdio_output *o, const char *uri, struct err *e)
 /* A fifo is only noted: it is opened when somebody reads it. */
 static int open_path(struct stdio_output *o, const char *path, struct err *e)
 {
-    const char *plain = str_after_prefix(path, "fifo://");
+    const char *plain = path ? str_after_prefix(path, "fifo://") : NULL;
 
     if (plain)
         path = plain;

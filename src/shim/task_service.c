@@ -258,7 +258,7 @@ static void handle_kill(struct ttrpc_call *call, const ProtobufCMessage *message
     struct process *p = find_process(call, r->id, r->exec_id);
 
     if (p)
-        process_kill(p, r->signal < NSIG ? (int)r->signal : -1, r->all, done_empty, call);
+        process_kill(p, (int)MIN_OF(r->signal, (uint32_t)INT32_MAX), r->all, done_empty, call);
 }
 
 static void handle_pause(struct ttrpc_call *call, const ProtobufCMessage *message)
