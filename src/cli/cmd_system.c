@@ -55,7 +55,7 @@ struct info {
     Pb__Version__VersionResponse *version;
     Pb__Introspection__ServerResponse *server;
     Pb__Introspection__PluginsResponse *plugins;
-    const char *root; /* borrowed from plugins; NULL: not told */
+    char *root; /* NULL: not told */
     size_t n_working;
 };
 
@@ -64,6 +64,16 @@ static void info_done(struct info *i)
     pb_free((ProtobufCMessage *)i->version);
     pb_free((ProtobufCMessage *)i->server);
     pb_free((ProtobufCMessage *)i->plugins);
+    free(i->root);
+}
+
+/* Every plugin has a directory of its own below the daemon's root and tells that one. */
+static char *daemon_root(const Pb__Introspection__Plugin *p)
+{
+    const char *own = plugin_export(p, "root");
+    const char *slash = own ? strrchr(own, '/') : NULL;
+
+    return slash && slash != own ? strndup(own, (size_t)(slash - own)) : NULL;
 }
 
 static int gather(struct cli *cli, struct info *i, struct err *e)
@@ -83,7 +93,7 @@ static int gather(struct cli *cli, struct info *i, struct err *e)
 
         i->n_working += !p->init_err;
         if (!i->root)
-            i->root = plugin_export(p, "root");
+            i->root = daemon_root(p);
     }
     return r;
 }

@@ -23,7 +23,6 @@
 
 #define PAUSE_MIN_US 5000        /* what a short run counts as, so that runs do not crowd */
 #define TIMER_MAX_MS (60 * 1000) /* real time may jump: expiries are looked at this often */
-#define TRIM_NODES 10000         /* a graph of this size leaves a heap worth giving back */
 #define NEVER UINT64_MAX
 
 struct gc {
@@ -162,10 +161,6 @@ static int collect_records(struct gc *gc, struct gc_stats *stats, struct timespe
         return r;
     stats->pause_us = clock_monotonic_us() - start;
     *ret_expiry = graph.next_expiry;
-    if (graph.n_nodes > TRIM_NODES) {
-        gc_graph_done(&graph);
-        malloc_trim(0);
-    }
     return 0;
 }
 
@@ -192,6 +187,8 @@ static int collect(struct gc *gc, struct gc_stats *stats, struct timespec *ret_e
     if ((r = collect_records(gc, stats, ret_expiry, e)) < 0 || (r = db_sync(gc->db, e)) < 0)
         return r;
     r = sweep_files(gc, e);
+    /* A run follows a burst of work: what that left on the heap goes back with the graph. */
+    malloc_trim(0);
     log_debug("garbage collected: %zu blobs, %zu ingests, %zu snapshots, %zu leases in %llu us",
               stats->content, stats->ingests, stats->snapshots, stats->leases,
               (unsigned long long)stats->pause_us);
