@@ -258,6 +258,9 @@ int proc_run(const struct proc_spawn *s, const void *input, size_t input_len, in
 
     int status = 0;
     r = collect(&p, &out_read, deadline, timeout_ms < 0, output);
+    /* With what it has started: its group cannot have passed on before it is reaped. */
+    if (r < 0 && s->new_group)
+        kill(-p.pid, SIGKILL);
     if (r < 0)
         proc_kill(&p, SIGKILL);
     int reaped = proc_reap(&p, true, &status);

@@ -23,8 +23,8 @@ struct workq_job {
 
 /* Returns 0 or negative errno. */
 int workq_new(unsigned max_threads, struct workq **ret);
-/* Waits for all queued and running jobs and ends the threads; from then on jobs are refused. Others may go
- * on submitting meanwhile, so a loop that the jobs need can turn until they are done. */
+/* Waits for all queued and running jobs and ends the threads; from then on jobs are refused. Others
+ * may go on submitting meanwhile, so a loop that the jobs need can turn until they are done. */
 void workq_end(struct workq *q);
 /* Ends it unless it has been. Nobody may use it any more. Takes NULL. Returns NULL. */
 struct workq *workq_free(struct workq *q);

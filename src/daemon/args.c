@@ -30,9 +30,9 @@ struct flag {
 };
 #define FIELD(f) offsetof(struct daemon_args, f)
 static const struct flag flags[] = {
-    {"address", "a", FIELD(address), false},   {"config", "c", FIELD(config), false},
+    {"address", "a", FIELD(address), false},     {"config", "c", FIELD(config), false},
     {"log-level", "l", FIELD(log_level), false}, {"namespace", NULL, FIELD(namespace_), true},
-    {"root", NULL, FIELD(root), false},        {"state", NULL, FIELD(state), false},
+    {"root", NULL, FIELD(root), false},          {"state", NULL, FIELD(state), false},
     {"topic", NULL, FIELD(topic), true},
 };
 

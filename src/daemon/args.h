@@ -1,12 +1,18 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The command line of wherryd, containerd's flags: long ones with one dash or two, value after '=' or as the
- * next word. Strings are borrowed from argv. */
+/* The command line of wherryd, containerd's flags: long ones with one dash or two, value after '='
+ * or as the next word. Strings are borrowed from argv. */
 #pragma once
 
 #include "base/err.h"
 
-enum daemon_command { COMMAND_SERVE, COMMAND_CONFIG_DEFAULT, COMMAND_CONFIG_DUMP, COMMAND_PUBLISH,
-                      COMMAND_HELP, COMMAND_VERSION };
+enum daemon_command {
+    COMMAND_SERVE,
+    COMMAND_CONFIG_DEFAULT,
+    COMMAND_CONFIG_DUMP,
+    COMMAND_PUBLISH,
+    COMMAND_HELP,
+    COMMAND_VERSION
+};
 
 struct daemon_args {
     enum daemon_command command;

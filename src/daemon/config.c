@@ -60,12 +60,6 @@ int config_init(struct config *c, struct err *e)
     return 0;
 }
 
-bool config_sets_linux(const struct config *c)
-{
-    return !str_eq(c->linux_shim, "containerd-shim") || *c->linux_runtime ||
-           *c->linux_runtime_root || c->linux_no_shim || c->linux_shim_debug;
-}
-
 void config_done(struct config *c)
 {
     for (size_t i = 0; i < config_n_keys; i++) {

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The daemon's configuration: containerd's config.toml, layouts of version 2 and 3, and our own keys under
- * [plugins."io.wherry.runtime.v1"]. Known keys are honoured, unknown ones collected as warnings.
+ * The daemon's configuration: containerd's config.toml, layouts of version 2 and 3, and our own
+ * keys under [plugins."io.wherry.runtime.v1"]. Known keys are honoured, unknown ones collected as
+ * warnings.
  *
  * Life: config_init() (defaults) -> config_load() -> command line overrides -> config_finish().
  */
@@ -55,8 +56,8 @@ struct config {
     char **platforms; /* io.containerd.runtime.v2.task */
 
     /* io.wherry.runtime.v1 */
-    char *oci_runtime; /* name or path; "": chosen by what the machine can run */
-    char *shim;        /* path; "": our own */
+    char *oci_runtime;     /* name or path; "": chosen by what the machine can run */
+    char *shim;            /* path; "": our own */
     char *shim_socket_dir; /* /run/containerd/s */
 
     /* io.containerd.snapshotter.v1.overlayfs, .native */
@@ -73,16 +74,15 @@ struct config {
 int config_init(struct config *c, struct err *e);
 void config_done(struct config *c);
 /*
- * Reads a file over what is there, then the files it imports, in order. Lists of plugins and imports
- * grow, everything else is replaced. NOT_FOUND means that `path` itself is missing; all other mistakes
- * are INVALID_ARGUMENT and name file and line. On failure *c is good for config_done() only.
+ * Reads a file over what is there, then the files it imports, in order. Lists of plugins and
+ * imports grow, everything else is replaced. NOT_FOUND means that `path` itself is missing; all
+ * other mistakes are INVALID_ARGUMENT and name file and line. On failure *c is good for
+ * config_done() only.
  */
 int config_load(struct config *c, const char *path, struct err *e);
-/* Derives and checks what depends on several keys: ttrpc address, root and state that differ ("root and
- * state must be different paths: invalid argument"), lengths of socket paths. */
+/* Derives and checks what depends on several keys: ttrpc address, root and state that differ ("root
+ * and state must be different paths: invalid argument"), lengths of socket paths. */
 int config_finish(struct config *c, struct err *e);
-/* As TOML, version 2, what was imported included; loading it again gives the same configuration. 0 or
- * negative errno. */
+/* As TOML, version 2, what was imported included; loading it again gives the same configuration. 0
+ * or negative errno. */
 int config_write(const struct config *c, int fd);
-/* Whether anything of io.containerd.runtime.v1.linux, which is not served, differs from its default. */
-bool config_sets_linux(const struct config *c);

@@ -18,8 +18,8 @@
 #include "daemon/listeners.h"
 #include "daemon/notify.h"
 #include "daemon/programs.h"
-#include "runtime/exchange.h"
 #include "oci/platform.h"
+#include "runtime/exchange.h"
 #include "runtime/tasks.h"
 #include "service/context.h"
 #include "service/events_ttrpc.h"
@@ -31,7 +31,9 @@
 #include "wire/grpc_server.h"
 #include "wire/ttrpc_server.h"
 
-#define POOL_THREADS 32
+/* Each call that waits for a runtime (Create, Delete) holds one; those that hang must leave some to
+ * others. They exist only while they are needed. */
+#define POOL_THREADS 256
 #define GRACE_MS 5000 /* for calls under way when the daemon is told to end */
 
 struct daemon {
@@ -70,7 +72,8 @@ static void on_signal(struct event_fd *source, uint32_t events)
     }
 }
 
-/* Signals come as reads of an fd; what others would end us by is ignored. Before any thread starts. */
+/* Signals come as reads of an fd; what others would end us by is ignored. Before any thread starts.
+ */
 static int setup_signals(struct daemon *d, struct err *e)
 {
     static const int handled[] = {SIGTERM, SIGINT, SIGHUP, SIGUSR1, SIGUSR2, SIGALRM};
@@ -85,7 +88,8 @@ static int setup_signals(struct daemon *d, struct err *e)
     return r < 0 ? err_errno(e, r, "take signals") : 0;
 }
 
-/* Directories, with the modes they must have even if somebody made them before, and the locks in them. */
+/* Directories, with the modes they must have even if somebody made them before, and the locks in
+ * them. */
 static int setup_directories(struct daemon *d, struct err *e)
 {
     const struct config *c = d->config;
@@ -109,7 +113,8 @@ static int setup_process(const struct config *c)
     char text[16];
     int n = snprintf(text, sizeof(text), "%d", (int)c->oom_score);
 
-    /* Children that lose their parent are the shims' affair; nobody may trace us or read our memory. */
+    /* Children that lose their parent are the shims' affair; nobody may trace us or read our
+     * memory. */
     (void)prctl(PR_SET_DUMPABLE, 0);
     umask(0022);
     if (c->oom_score == 0)
@@ -190,6 +195,14 @@ static int setup_runtime(struct daemon *d, struct err *e)
         .oci_runtime = c->oci_runtime,
         .daemon_dir = d->programs.dir,
         .shutdown_timeout_ms = c->shim_shutdown_timeout_ms,
+        .linux_v1 =
+            {
+                .is_disabled = is_disabled(c, LINUX_RUNTIME_NAME),
+                .shim = c->linux_shim,
+                .runtime = c->linux_runtime,
+                .runtime_root = c->linux_runtime_root,
+                .shim_debug = c->linux_shim_debug,
+            },
     };
 
     int r = exchange_new(&d->exchange);
@@ -254,19 +267,21 @@ static int check_plugins(struct daemon *d, struct err *e)
 
     for (char **w = warnings; w && *w; w++)
         log_warn("%s", *w);
-    if (r >= 0 && config_sets_linux(c))
-        log_warn("[plugins.\"io.containerd.runtime.v1.linux\"] is ignored: the runtime of version 1 is not "
-                 "served");
+    if (r >= 0 && c->linux_no_shim)
+        return err_set(
+            e, ERR_UNIMPLEMENTED,
+            "[plugins.\"" LINUX_RUNTIME_NAME "\"] no_shim = true: a container without a shim of "
+            "its own would end with the daemon, which wherryd does not do; remove the key");
     return r;
 }
 
 static int setup_services(struct daemon *d, struct err *e)
 {
     static void (*const inits[])(struct grpc_service *, struct service_context *) = {
-        containers_service_init, content_service_init,       diff_service_init,
-        events_service_init,     health_service_init,        images_service_init,
-        introspection_service_init, leases_service_init,     namespaces_service_init,
-        snapshots_service_init,  tasks_service_init,         version_service_init,
+        containers_service_init,    content_service_init, diff_service_init,
+        events_service_init,        health_service_init,  images_service_init,
+        introspection_service_init, leases_service_init,  namespaces_service_init,
+        snapshots_service_init,     tasks_service_init,   version_service_init,
     };
     _Static_assert(ARRAY_SIZE(inits) == ARRAY_SIZE(((struct daemon *)0)->services), "a slot each");
     struct grpc_server_options options = {
@@ -295,8 +310,8 @@ static int setup_listeners(struct daemon *d, struct err *e)
     if (r < 0)
         return r;
     r = listener_open(c->ttrpc_address, c->ttrpc_uid, c->ttrpc_gid, &fd, e);
-    if (r >= 0 && (r = ttrpc_server_new(&d->loop, fd, &events_ttrpc_service, 1, &d->context, &d->ttrpc,
-                                        e)) < 0)
+    if (r >= 0 && (r = ttrpc_server_new(&d->loop, fd, &events_ttrpc_service, 1, &d->context,
+                                        &d->ttrpc, e)) < 0)
         close(fd);
     return r;
 }
@@ -324,7 +339,8 @@ static int setup(struct daemon *d, struct err *e)
         r = check_plugins(d, e);
     if (r >= 0)
         r = setup_services(d, e);
-    /* Sockets first: clients connect while shims are being found again, and wait only for their own. */
+    /* Sockets first: clients connect while shims are being found again, and wait only for their
+     * own. */
     if (r >= 0)
         r = setup_listeners(d, e);
     if (r >= 0)
@@ -361,7 +377,8 @@ static void grace_is_over(struct event_timer *timer)
     tasks_detach(d->tasks);
 }
 
-/* Running jobs may wait for answers that only the loop can bring them, so it turns until they are done. */
+/* Running jobs may wait for answers that only the loop can bring them, so it turns until they are
+ * done. */
 static void end_pool(struct daemon *d)
 {
     struct pool_end end = {.daemon = d};

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The daemon: makes every part in order of their needs, serves until told to end, takes everything down in
- * the opposite order. Containers and their shims are left running.
+ * The daemon: makes every part in order of their needs, serves until told to end, takes everything
+ * down in the opposite order. Containers and their shims are left running.
  */
 #pragma once
 

@@ -25,8 +25,8 @@ int holder_acquire(const char *dir, const char *flag, int *ret_fd, struct err *e
         text[n > 0 ? n : 0] = '\0';
         text[strcspn(text, "\n")] = '\0';
         return err_set(e, ERR_FAILED_PRECONDITION,
-                       "%s is in use by another wherryd (pid %s): stop it or choose another --%s", dir,
-                       *text ? text : "unknown", flag);
+                       "%s is in use by another wherryd (pid %s): stop it or choose another --%s",
+                       dir, *text ? text : "unknown", flag);
     }
     int n = snprintf(text, sizeof(text), "%d\n", (int)getpid());
     if (ftruncate(fd, 0) < 0 || pwrite(fd, text, (size_t)n, 0) != n)

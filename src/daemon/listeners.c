@@ -22,7 +22,8 @@ int listener_open(const char *path, uint32_t uid, uint32_t gid, int *ret_fd, str
     r = sock_listen(path, 0660, BACKLOG, &fd);
     if (r == -EADDRINUSE)
         return err_set(e, ERR_UNAVAILABLE,
-                       "listen on %s: another process serves there: choose another --address", path);
+                       "listen on %s: another process serves there: choose another --address",
+                       path);
     if (r < 0)
         return err_errno(e, r, "listen on %s", path);
     if ((uid != geteuid() || gid != getegid()) && chown(path, uid, gid) < 0)

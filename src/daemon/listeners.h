@@ -4,6 +4,6 @@
 
 #include "base/err.h"
 
-/* Makes the directory (0711) if it is missing; replaces a socket that nobody listens on. UNAVAILABLE
- * `listen on <path>: another process serves there: ...`. */
+/* Makes the directory (0711) if it is missing; replaces a socket that nobody listens on.
+ * UNAVAILABLE `listen on <path>: another process serves there: ...`. */
 int listener_open(const char *path, uint32_t uid, uint32_t gid, int *ret_fd, struct err *e);

@@ -53,7 +53,8 @@ static int serve(const struct config *c, struct err *e)
     enum log_level level = LOG_INFO;
 
     if (geteuid() != 0)
-        return err_set(e, ERR_PERMISSION_DENIED, "wherryd manages mounts and cgroups: run it as root");
+        return err_set(e, ERR_PERMISSION_DENIED,
+                       "wherryd manages mounts and cgroups: run it as root");
     if (log_level_parse(c->log_level, &level) < 0)
         return err_set(e, ERR_INVALID_ARGUMENT,
                        "unknown log level %s: use trace, debug, info, warn, error or fatal",

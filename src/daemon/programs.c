@@ -10,8 +10,8 @@ static int find_program(const char *name, const char *dir, char **ret, struct er
 {
     if (proc_find_program(name, dir, ret) >= 0 || proc_find_program(name, NULL, ret) >= 0)
         return 0;
-    return err_set(e, ERR_NOT_FOUND, "%s is neither in %s nor on PATH: install it beside wherryd", name,
-                   dir);
+    return err_set(e, ERR_NOT_FOUND, "%s is neither in %s nor on PATH: install it beside wherryd",
+                   name, dir);
 }
 
 int programs_find(struct programs *ret, struct err *e)

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Where our own programs are: pinned once at start, so that a PATH that changes later cannot put others in
- * their place. Beside the running wherryd (a build folder, /usr/local/bin), else on PATH.
+ * Where our own programs are: pinned once at start, so that a PATH that changes later cannot put
+ * others in their place. Beside the running wherryd (a build folder, /usr/local/bin), else on PATH.
  */
 #pragma once
 

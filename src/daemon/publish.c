@@ -48,8 +48,9 @@ static int publish(struct event_loop *loop, const char *address, const char *top
     request.event = (Google__Protobuf__Any *)event;
     r = grpc_client_set_header(client, "containerd-namespace", namespace_);
     if (r >= 0)
-        r = grpc_client_call_sync(client, "/containerd.services.events.v1.Events/Publish", &request.base,
-                                  &google__protobuf__empty__descriptor, CALL_TIMEOUT_MS, &reply, e);
+        r = grpc_client_call_sync(client, "/containerd.services.events.v1.Events/Publish",
+                                  &request.base, &google__protobuf__empty__descriptor,
+                                  CALL_TIMEOUT_MS, &reply, e);
     else
         err_oom(e);
     pb_free(reply);

@@ -52,12 +52,13 @@ static void test_parse(void **state)
 /* depth brackets around nothing. */
 static char *nested(size_t depth)
 {
-    char *s = malloc(2 * depth * 5 + 16);
+    size_t size = 2 * depth * 5 + 16;
+    char *s = malloc(size);
     assert_non_null(s);
     size_t n = 0;
     for (size_t i = 0; i < depth; i++)
-        n += (size_t)sprintf(s + n, "{\"a\":");
-    n += (size_t)sprintf(s + n, "1");
+        n += (size_t)snprintf(s + n, size - n, "{\"a\":");
+    n += (size_t)snprintf(s + n, size - n, "1");
     memset(s + n, '}', depth);
     s[n + depth] = 0;
     return s;

@@ -1,14 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * What the services work on. Made by the daemon, borrowed by every service for its life; handlers reach
- * it by grpc_call_userdata().
+ * What the services work on. Made by the daemon, borrowed by every service for its life; handlers
+ * reach it by grpc_call_userdata().
  *
  * Each service is one file named as its proto, and exports one table:
  *
  *     void containers_service_init(struct grpc_service *service, struct service_context *ctx);
  *
- * Handlers are named <service>_<method> and do: namespace and lease of the request, conversion to the
- * store's structs, the store's call, the event, the reply.
+ * Handlers are named <service>_<method> and do: namespace and lease of the request, conversion to
+ * the store's structs, the store's call, the event, the reply.
  */
 #pragma once
 
@@ -47,12 +47,13 @@ struct service_context {
     size_t n_platforms;
 };
 
-/* Namespace of the request, validated: FAILED_PRECONDITION "namespace is required: failed precondition",
- * INVALID_ARGUMENT "namespace validation: ...". Borrowed for the call's life. */
+/* Namespace of the request, validated: FAILED_PRECONDITION "namespace is required: failed
+ * precondition", INVALID_ARGUMENT "namespace validation: ...". Borrowed for the call's life. */
 int service_namespace(const struct grpc_call *call, const char **ret, struct err *e);
 /* Lease of the request, "" without. */
 const char *service_lease(const struct grpc_call *call);
-/* Answers: the reply when r >= 0, else the error. `reply` is freed with pb_free() (may be NULL on error). */
+/* Answers: the reply when r >= 0, else the error. `reply` is freed with pb_free() (may be NULL on
+ * error). */
 void service_answer(struct grpc_call *call, int r, ProtobufCMessage *reply, const struct err *e);
 /* Empty. */
 void service_answer_empty(struct grpc_call *call, int r, const struct err *e);
@@ -61,8 +62,8 @@ void service_answer_empty(struct grpc_call *call, int r, const struct err *e);
 void *service_message_new(const ProtobufCMessageDescriptor *descriptor);
 /* Sets a string field of such a message; NULL reads as "". Returns false when out of memory. */
 bool service_set_string(char **field, const char *value);
-/* Publishes and frees an event of the daemon, after the commit of what it tells of. NULL is taken (there was no
- * memory for it). Failing is logged: the call has succeeded. */
+/* Publishes and frees an event of the daemon, after the commit of what it tells of. NULL is taken
+ * (there was no memory for it). Failing is logged: the call has succeeded. */
 void service_publish(struct service_context *ctx, const char *ns, const char *topic,
                      ProtobufCMessage *event);
 

@@ -15,6 +15,7 @@
 #define GC T("gc.v1")
 #define SERVICE T("service.v1")
 #define RUNTIME T("runtime.v2")
+#define RUNTIME_V1 T("runtime.v1")
 #define MONITOR T("monitor.v1")
 #define GRPC T("grpc.v1")
 
@@ -36,6 +37,7 @@ const struct plugin plugins[] = {
     {SERVICE, "leases-service", {METADATA}, .service = "leases"},
     {SERVICE, "namespaces-service", {EVENT, METADATA}, .service = "namespaces"},
     {SERVICE, "snapshots-service", {EVENT, METADATA}, .service = "snapshots"},
+    {RUNTIME_V1, "linux", {EVENT, METADATA}, true, "runtime-v1"},
     {RUNTIME, "task", {EVENT, METADATA}, true, "tasks"},
     {MONITOR, "cgroups", {EVENT}, true},
     {SERVICE, "tasks-service", {EVENT, RUNTIME, METADATA, MONITOR}, .service = "tasks"},

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * containerd.services.tasks.v1.Tasks. Create and Delete are straight-line code on the pool; everything
- * else passes through to the shim on the loop (tasks_forward.h).
+ * containerd.services.tasks.v1.Tasks. Create and Delete are straight-line code on the pool;
+ * everything else passes through to the shim on the loop (tasks_forward.h).
  */
 #include "runtime/tasks.h"
 
@@ -231,27 +231,40 @@ static ProtobufCMessage *convert_delete_process(struct forward *f, ProtobufCMess
 
 #define EMPTY &google__protobuf__empty__descriptor
 static const struct forward_route
-    route_start = {"Start", &pb__task__start_response__descriptor, RUNTIME_TIMEOUT_MS, build_start,
-                   convert_start, NULL},
-    route_get = {"State", &pb__task__state_response__descriptor, FORWARD_STATE_TIMEOUT, build_get,
-                 convert_get, recover_get},
+    route_start = {"Start",
+                   &pb__task__start_response__descriptor,
+                   RUNTIME_TIMEOUT_MS,
+                   build_start,
+                   convert_start,
+                   NULL},
+    route_get = {"State",
+                 &pb__task__state_response__descriptor,
+                 FORWARD_STATE_TIMEOUT,
+                 build_get,
+                 convert_get,
+                 recover_get},
     route_kill = {"Kill", EMPTY, SHORT_TIMEOUT_MS, build_kill, convert_empty, NULL},
     route_exec = {"Exec", EMPTY, SHORT_TIMEOUT_MS, build_exec, convert_empty, NULL},
     route_resize = {"ResizePty", EMPTY, SHORT_TIMEOUT_MS, build_resize, convert_empty, NULL},
     route_close_io = {"CloseIO", EMPTY, SHORT_TIMEOUT_MS, build_close_io, convert_empty, NULL},
     route_pause = {"Pause", EMPTY, RUNTIME_TIMEOUT_MS, build_pause, convert_empty, NULL},
     route_resume = {"Resume", EMPTY, RUNTIME_TIMEOUT_MS, build_resume, convert_empty, NULL},
-    route_pids = {"Pids", &pb__task__pids_response__descriptor, SHORT_TIMEOUT_MS, build_pids,
-                  convert_pids, NULL},
+    route_pids = {"Pids",           &pb__task__pids_response__descriptor,
+                  SHORT_TIMEOUT_MS, build_pids,
+                  convert_pids,     NULL},
     route_update = {"Update", EMPTY, RUNTIME_TIMEOUT_MS, build_update, convert_empty, NULL},
     route_wait = {"Wait", &pb__task__wait_response__descriptor, 0, build_wait, convert_wait, NULL},
-    route_delete_process = {"Delete", &pb__task__delete_response__descriptor, RUNTIME_TIMEOUT_MS,
-                            build_delete_process, convert_delete_process, NULL};
+    route_delete_process = {"Delete",
+                            &pb__task__delete_response__descriptor,
+                            RUNTIME_TIMEOUT_MS,
+                            build_delete_process,
+                            convert_delete_process,
+                            NULL};
 
-#define PASS_THROUGH(name)                                                                         \
-    static void tasks_##name(struct grpc_call *call, const ProtobufCMessage *request)              \
-    {                                                                                              \
-        tasks_forward(call, request, &route_##name);                                               \
+#define PASS_THROUGH(name)                                                            \
+    static void tasks_##name(struct grpc_call *call, const ProtobufCMessage *request) \
+    {                                                                                 \
+        tasks_forward(call, request, &route_##name);                                  \
     }
 PASS_THROUGH(start)
 PASS_THROUGH(get)
@@ -302,7 +315,8 @@ static void tasks_close_io(struct grpc_call *call, const ProtobufCMessage *reque
         tasks_forward(call, request, &route_close_io);
         return;
     }
-    /* Closing nothing is done at once; the shim would close its end of stdin whatever the flag says. */
+    /* Closing nothing is done at once; the shim would close its end of stdin whatever the flag
+     * says. */
     int r = service_namespace(call, &ns, &e);
     service_answer_empty(call, r, &e);
 }
@@ -338,6 +352,8 @@ static int create_task(struct service_context *ctx, const char *ns,
         .runtime_path = r->runtime_path,
         .spec = &container.spec,
         .options = any_is_empty(&options) ? &container.runtime_options : &options,
+        .task_options = &options,
+        .container_options = &container.runtime_options,
         .request = &shim,
     };
     return tasks_create(ctx->tasks, &create, ret_pid, e);
@@ -396,18 +412,23 @@ static void tasks_delete_handle(struct grpc_call *call, const ProtobufCMessage *
 
 static const struct grpc_method methods[] = {
     {"CloseIO", GRPC_UNARY, GRPC_ON_LOOP, &pb__tasks__close_iorequest__descriptor, tasks_close_io},
-    {"Create", GRPC_UNARY, GRPC_ON_POOL, &pb__tasks__create_task_request__descriptor, tasks_create_handle},
-    {"Delete", GRPC_UNARY, GRPC_ON_POOL, &pb__tasks__delete_task_request__descriptor, tasks_delete_handle},
+    {"Create", GRPC_UNARY, GRPC_ON_POOL, &pb__tasks__create_task_request__descriptor,
+     tasks_create_handle},
+    {"Delete", GRPC_UNARY, GRPC_ON_POOL, &pb__tasks__delete_task_request__descriptor,
+     tasks_delete_handle},
     {"DeleteProcess", GRPC_UNARY, GRPC_ON_LOOP, &pb__tasks__delete_process_request__descriptor,
      tasks_delete_process},
     {"Exec", GRPC_UNARY, GRPC_ON_LOOP, &pb__tasks__exec_process_request__descriptor, tasks_exec},
     {"Get", GRPC_UNARY, GRPC_ON_LOOP, &pb__tasks__get_request__descriptor, tasks_get},
     {"Kill", GRPC_UNARY, GRPC_ON_LOOP, &pb__tasks__kill_request__descriptor, tasks_kill},
-    {"List", GRPC_UNARY, GRPC_ON_LOOP, &pb__tasks__list_tasks_request__descriptor, tasks_list_handle},
+    {"List", GRPC_UNARY, GRPC_ON_LOOP, &pb__tasks__list_tasks_request__descriptor,
+     tasks_list_handle},
     {"ListPids", GRPC_UNARY, GRPC_ON_LOOP, &pb__tasks__list_pids_request__descriptor, tasks_pids},
-    {"Metrics", GRPC_UNARY, GRPC_ON_LOOP, &pb__tasks__metrics_request__descriptor, tasks_metrics_handle},
+    {"Metrics", GRPC_UNARY, GRPC_ON_LOOP, &pb__tasks__metrics_request__descriptor,
+     tasks_metrics_handle},
     {"Pause", GRPC_UNARY, GRPC_ON_LOOP, &pb__tasks__pause_task_request__descriptor, tasks_pause},
-    {"ResizePty", GRPC_UNARY, GRPC_ON_LOOP, &pb__tasks__resize_pty_request__descriptor, tasks_resize},
+    {"ResizePty", GRPC_UNARY, GRPC_ON_LOOP, &pb__tasks__resize_pty_request__descriptor,
+     tasks_resize},
     {"Resume", GRPC_UNARY, GRPC_ON_LOOP, &pb__tasks__resume_task_request__descriptor, tasks_resume},
     {"Start", GRPC_UNARY, GRPC_ON_LOOP, &pb__tasks__start_request__descriptor, tasks_start},
     {"Update", GRPC_UNARY, GRPC_ON_LOOP, &pb__tasks__update_task_request__descriptor, tasks_update},

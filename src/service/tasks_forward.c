@@ -1,8 +1,20 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "service/tasks_forward.h"
 
+#include <signal.h>
+
+#include "base/log.h"
 #include "base/str.h"
+#include "google/protobuf/empty.pb-c.h"
 #include "store/containers.h"
+
+/* How long a shim may take to look at its own memory. */
+#define STUCK_TIMEOUT_MS 3000
+
+struct forward_stuck {
+    struct workq_job job;
+    struct task *task;
+};
 
 /* Every request of the tasks service begins like this. */
 struct container_request {
@@ -43,12 +55,94 @@ static void forward_missing(struct workq_job *job)
     forward_free(f);
 }
 
+/*
+ * SIGKILL for a container whose shim does not answer: a shim answers State out of its memory, so
+ * one that does not even do that is stuck (stopped, most likely) and will not carry out anything.
+ * It is killed, and the container with it by the cleanup that follows; Kill is answered when that
+ * is done.
+ */
+
+static void forward_unanswered(struct forward *f)
+{
+    struct err e = ERR_INIT;
+
+    err_set(&e, ERR_DEADLINE_EXCEEDED, "context deadline exceeded");
+    grpc_call_finish(f->call, &e);
+    forward_free(f);
+}
+
+static void forward_killed(void *userdata, const struct err *e, ProtobufCMessage *reply)
+{
+    struct forward *f = userdata;
+    Google__Protobuf__Empty empty = GOOGLE__PROTOBUF__EMPTY__INIT;
+
+    if (reply)
+        protobuf_c_message_free_unpacked(reply, NULL);
+    if (e)
+        grpc_call_finish(f->call, e);
+    else
+        grpc_call_reply(f->call, &empty.base);
+    forward_free(f);
+}
+
+/* [pool] The job has a reference of its own: the answer comes from the loop. */
+static void kill_stuck_shim(struct workq_job *job)
+{
+    struct forward_stuck *stuck = container_of(job, struct forward_stuck, job);
+
+    task_kill_unreachable(stuck->task);
+    task_unref(stuck->task);
+    free(stuck);
+}
+
+static void forward_probed(void *userdata, const struct err *e, ProtobufCMessage *reply)
+{
+    struct forward *f = userdata;
+    const struct service_context *ctx = grpc_call_userdata(f->call);
+    struct forward_stuck *stuck = NULL;
+
+    if (reply)
+        protobuf_c_message_free_unpacked(reply, NULL);
+    if (e && e->code == ERR_DEADLINE_EXCEEDED)
+        stuck = malloc(sizeof(*stuck));
+    if (!stuck) {
+        forward_unanswered(f);
+        return;
+    }
+    stuck->task = task_ref(f->task);
+    if (workq_submit(ctx->pool, &stuck->job, kill_stuck_shim) < 0) {
+        task_unref(stuck->task);
+        free(stuck);
+        forward_unanswered(f);
+        return;
+    }
+    log_warn("shim of task %s does not answer, and its container is to be killed: killing both",
+             f->task->key);
+    pb__task__wait_request__init(&f->shim.wait);
+    f->shim.wait.id = f->task->id;
+    task_wait(f->task, &f->shim.base, forward_killed, f);
+}
+
+static bool is_last_resort(const struct forward *f, const struct err *e)
+{
+    return e && e->code == ERR_DEADLINE_EXCEEDED && !f->task->is_linux &&
+           str_eq(f->route->method, "Kill") && f->shim.kill.signal == SIGKILL &&
+           str_empty(f->shim.kill.exec_id);
+}
+
 static void forward_replied(void *userdata, const struct err *e, ProtobufCMessage *reply)
 {
     struct forward *f = userdata;
     struct err oom = ERR_INIT;
     ProtobufCMessage *answer = NULL;
 
+    if (is_last_resort(f, e)) {
+        pb__task__state_request__init(&f->shim.state);
+        f->shim.state.id = f->task->id;
+        task_call(f->task, "State", &f->shim.base, &pb__task__state_response__descriptor,
+                  STUCK_TIMEOUT_MS, forward_probed, f);
+        return;
+    }
     if (!e) {
         answer = f->route->convert(f, reply);
         if (!answer)

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Task calls that only pass through: the request goes to the shim, its answer to the client, by a table.
- * They run on the loop and hold no thread, so that a shim that hangs holds up nobody but its callers.
+ * Task calls that only pass through: the request goes to the shim, its answer to the client, by a
+ * table. They run on the loop and hold no thread, so that a shim that hangs holds up nobody but its
+ * callers.
  */
 #pragma once
 
@@ -51,15 +52,16 @@ struct forward {
 void tasks_forward(struct grpc_call *call, const ProtobufCMessage *request,
                    const struct forward_route *route);
 
-/* NOT_FOUND in containerd's words: there is no such container, or it has no task. Blocks on the database. */
+/* NOT_FOUND in containerd's words: there is no such container, or it has no task. Blocks on the
+ * database. */
 int task_missing(struct service_context *ctx, const char *ns, const char *id, struct err *e);
 
 /* Moves a string out of a message that is about to be freed. */
-#define PB_MOVE_STR(from)                                                                          \
-    ({                                                                                             \
-        char *moved_ = (from);                                                                     \
-        (from) = (char *)protobuf_c_empty_string;                                                  \
-        moved_;                                                                                    \
+#define PB_MOVE_STR(from)                         \
+    ({                                            \
+        char *moved_ = (from);                    \
+        (from) = (char *)protobuf_c_empty_string; \
+        moved_;                                   \
     })
 
 /* A process as clients see it, out of a shim's state; NULL: out of memory. */

@@ -157,7 +157,8 @@ static void gather_start(struct grpc_call *call, struct task **tasks, size_t n, 
     free(tasks);
     for (size_t i = 0; i < n; i++)
         task_call(asks[i].task, metrics ? "Stats" : "State", &asks[i].request.base,
-                  metrics ? &pb__task__stats_response__descriptor : &pb__task__state_response__descriptor,
+                  metrics ? &pb__task__stats_response__descriptor
+                          : &pb__task__state_response__descriptor,
                   ctx->state_timeout_ms, ask_answered, &asks[i]);
     if (--g->pending == 0)
         gather_finish(g);
@@ -185,7 +186,8 @@ static size_t keep_matching(struct task **tasks, size_t n, const struct filter *
     return kept;
 }
 
-static void gather_handle(struct grpc_call *call, char *const *filters, size_t n_filters, bool metrics)
+static void gather_handle(struct grpc_call *call, char *const *filters, size_t n_filters,
+                          bool metrics)
 {
     struct service_context *ctx = grpc_call_userdata(call);
     _cleanup_(filter_freep) struct filter *filter = NULL;

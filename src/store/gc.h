@@ -43,7 +43,8 @@ struct gc_options {
 int gc_new(struct event_loop *loop, struct workq *pool, struct db *db,
            struct content_store *content, struct snapshotters *snapshotters,
            const struct gc_options *options, struct gc **ret, struct err *e);
-/* [loop thread] No run is scheduled any more; before the pool is freed while the loop still turns. */
+/* [loop thread] No run is scheduled any more; before the pool is freed while the loop still turns.
+ */
 void gc_stop(struct gc *gc);
 /* On the loop's thread, with the pool freed before. Takes NULL. Returns NULL. */
 struct gc *gc_free(struct gc *gc);

@@ -173,8 +173,7 @@ static int read_batch(struct snapshotter *s, const char *ns, const char *after,
     r = db_begin(s->db, DB_READ, &txn, e);
     if (r >= 0)
         r = db_stmt(&txn,
-                    "SELECT " COLUMNS
-                    " FROM snapshots s LEFT JOIN snapshots p ON s.parent = p.dir"
+                    "SELECT " COLUMNS " FROM snapshots s LEFT JOIN snapshots p ON s.parent = p.dir"
                     " WHERE s.ns = ? AND s.snapshotter = ? AND s.name > ?"
                     " ORDER BY s.name LIMIT 100",
                     &stmt, e);

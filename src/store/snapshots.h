@@ -31,9 +31,9 @@ struct snapshot_dirs {
 /* How the backends are to work. Borrowed while snapshotters_new() runs. */
 struct snapshotters_options {
     const char *overlay_root, *native_root; /* NULL or "": below the root of all */
-    char *const *overlay_mount_options;     /* put before those of every overlay mount; may be NULL */
-    bool overlay_upperdir_label; /* tell the upper directory in SNAPSHOT_LABEL_UPPERDIR */
-    bool overlay_sync_remove;    /* snapshot_remove() returns when the directory is gone */
+    char *const *overlay_mount_options; /* put before those of every overlay mount; may be NULL */
+    bool overlay_upperdir_label;        /* tell the upper directory in SNAPSHOT_LABEL_UPPERDIR */
+    bool overlay_sync_remove;           /* snapshot_remove() returns when the directory is gone */
     bool overlay_disabled, native_disabled;
 };
 #define SNAPSHOT_LABEL_UPPERDIR "containerd.io/snapshot/overlay.upperdir"

@@ -253,7 +253,6 @@ static void shared_and_written(void **state)
     struct content_store *s = store_of(t, CONTENT_SHARED);
     struct content_writer *w;
     _free_ char *first = NULL;
-    _free_ char *second = NULL;
 
     put(t, s, "a", "hel");
     put(t, s, "a", "xyz");
@@ -377,7 +376,7 @@ static void sweep(void **state)
 
     put(t, s, "ns", "hello");
     snprintf(path, sizeof(path), "%s/content/blobs/%.6s/%s", t->dir, EMPTY_DIGEST,
-             EMPTY_DIGEST + 7);
+             &EMPTY_DIGEST[7]);
     fd = open(path, O_CREAT | O_WRONLY | O_CLOEXEC, 0444);
     assert_true(fd >= 0);
     close(fd);

@@ -315,7 +315,7 @@ static void child_fills_disk(struct test_store *t)
     close(fd);
     name[sizeof(name) - 1] = '\0';
     do {
-        snprintf(name, 16, "%015lld", (long long)n);
+        snprintf(name, 16, "%015u", (unsigned)n);
         name[15] = 'x';
         r = insert(db, n % 2 ? DB_WRITE_RELAXED : DB_WRITE, name, &e);
         n += r >= 0;

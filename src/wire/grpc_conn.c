@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "wire/grpc_conn.h"
 
+#include <malloc.h>
+
 #include "base/clock.h"
 #include "base/log.h"
 #include "base/sock.h"
@@ -8,6 +10,7 @@
 #include "wire/grpc_dispatch.h"
 
 #define MANNERS_UNIT 1000
+#define TRIM_ABOVE_CALLS 32
 
 static void conn_timer_fired(struct event_timer *timer);
 
@@ -320,8 +323,11 @@ struct grpc_conn *grpc_conn_free(struct grpc_conn *conn)
 
     if (!conn)
         return NULL;
-    LIST_FOREACH_SAFE (call, next, &conn->calls, link)
+    unsigned n_calls = 0;
+    LIST_FOREACH_SAFE (call, next, &conn->calls, link) {
         grpc_stream_closed(call);
+        n_calls++;
+    }
     event_timer_disarm(&conn->timer);
     list_remove(&conn->flush_link);
     list_remove(&conn->link);
@@ -330,6 +336,9 @@ struct grpc_conn *grpc_conn_free(struct grpc_conn *conn)
     conn->server->n_conns--;
     conn_leave(conn->server);
     free(conn);
+    /* So many small parts that the allocator would keep what they took. */
+    if (n_calls > TRIM_ABOVE_CALLS)
+        malloc_trim(0);
     return NULL;
 }
 

@@ -27,7 +27,7 @@ struct outside {
 
 static void outside_init(struct outside *o)
 {
-    strcpy(o->path, "/tmp/fuzz-layer-XXXXXX");
+    snprintf(o->path, sizeof(o->path), "/tmp/fuzz-layer-XXXXXX");
     assert(mkdtemp(o->path));
     o->fd = open(o->path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     assert(o->fd >= 0);

@@ -32,7 +32,7 @@ struct fixture {
 static int setup(void **state)
 {
     struct fixture *f = calloc(1, sizeof(*f));
-    strcpy(f->dir, "/tmp/test-layer-XXXXXX");
+    snprintf(f->dir, sizeof(f->dir), "/tmp/test-layer-XXXXXX");
     assert_non_null(mkdtemp(f->dir));
     f->root_fd = open(f->dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     f->tar = malloc(ARCHIVE_MAX);

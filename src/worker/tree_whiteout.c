@@ -110,7 +110,7 @@ int tree_remember_own(struct tree *t, const char *clean, struct err *e)
         t->own_seed = (uint64_t)(uintptr_t)t | 1;
     /* The directories above are the layer's own too: an opaque marker further up must spare them.
      */
-    strcpy(path, clean);
+    memcpy(path, clean, strlen(clean) + 1); /* tree_clean() keeps it below TREE_PATH_MAX */
     for (;;) {
         uint64_t h = hash_name(t, path, "");
         if (t->own_size && *own_slot(t, h))
@@ -205,7 +205,7 @@ int tree_add_whiteout(struct tree *t, const char *clean, enum whiteout_kind kind
     char dir[TREE_PATH_MAX + 1];
     char target[TREE_PATH_MAX + 1];
 
-    strcpy(dir, clean);
+    memcpy(dir, clean, strlen(clean) + 1);
     char *slash = strrchr(dir, '/');
     const char *base = clean + (slash ? slash + 1 - dir : 0);
     *(slash ? slash : dir) = 0;
