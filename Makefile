@@ -8,7 +8,7 @@ FUZZ_SECONDS ?= 60
 SANITIZE = -Db_sanitize=address,undefined -Db_lundef=false
 THREADS = -Db_sanitize=thread -Db_lundef=false
 
-.PHONY: all run test bench install clean deps format sanitize tsan fuzz
+.PHONY: all run test bench install clean deps format sanitize tsan fuzz kill-matrix
 
 all: $(BUILD)/build.ninja
 	ninja -C $(BUILD)
@@ -38,6 +38,12 @@ bench:
 	tools/install-dependencies test
 	$(MAKE) all
 	test/bench/bench $(BUILD)/bin
+
+# Daemon and shims killed at every call that changes something; `make test` has a part of it.
+kill-matrix:
+	tools/install-dependencies test
+	$(MAKE) all
+	WHERRY_BIN=$(abspath $(BUILD))/bin /usr/bin/python3 test/fault/kill_matrix.py
 
 # The prefix is in the unit file alone, so that changing it builds nothing anew.
 install: all

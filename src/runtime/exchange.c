@@ -16,6 +16,8 @@
 struct exchange {
     pthread_mutex_t lock;
     struct list subscriptions;
+    exchange_gate_fn gate;
+    void *gate_userdata;
 };
 
 struct subscription {
@@ -98,8 +100,8 @@ static void deliver(struct exchange *x, const Pb__Types__Envelope *envelope)
     event_fields_done(&fields);
 }
 
-int exchange_publish_any(struct exchange *x, const char *ns, const char *topic,
-                         const struct any *event, struct err *e)
+static int publish_any(struct exchange *x, const char *ns, const char *topic,
+                       const struct any *event, exchange_gate_fn gate, struct err *e)
 {
     struct timespec now = clock_realtime();
     Google__Protobuf__Timestamp timestamp = GOOGLE__PROTOBUF__TIMESTAMP__INIT;
@@ -119,8 +121,15 @@ int exchange_publish_any(struct exchange *x, const char *ns, const char *topic,
     envelope.namespace_ = (char *)ns;
     envelope.topic = (char *)topic;
     envelope.event = any_is_empty(event) ? NULL : &any;
-    deliver(x, &envelope);
+    if (!gate || !gate(x->gate_userdata, &envelope))
+        deliver(x, &envelope);
     return 0;
+}
+
+int exchange_publish_any(struct exchange *x, const char *ns, const char *topic,
+                         const struct any *event, struct err *e)
+{
+    return publish_any(x, ns, topic, event, x->gate, e);
 }
 
 int exchange_publish(struct exchange *x, const char *ns, const char *topic,
@@ -130,7 +139,13 @@ int exchange_publish(struct exchange *x, const char *ns, const char *topic,
 
     if (any_pack(&any, event) < 0)
         return err_oom(e);
-    return exchange_publish_any(x, ns, topic, &any, e);
+    return publish_any(x, ns, topic, &any, NULL, e);
+}
+
+void exchange_set_gate(struct exchange *x, exchange_gate_fn fn, void *userdata)
+{
+    x->gate = fn;
+    x->gate_userdata = userdata;
 }
 
 int exchange_forward(struct exchange *x, const Pb__Types__Envelope *envelope, struct err *e)

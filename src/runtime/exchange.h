@@ -26,9 +26,9 @@ int exchange_publish(struct exchange *x, const char *ns, const char *topic,
                      const ProtobufCMessage *event, struct err *e);
 int exchange_publish_any(struct exchange *x, const char *ns, const char *topic, const struct any *event,
                          struct err *e);
-/* Asked about every event that is published, before anybody gets it and under no lock: true takes it away,
- * to be handed to exchange_forward() later or not at all. One for the life of the exchange; set before
- * anything is published. */
+/* Asked about every event that comes by exchange_publish_any(), before anybody gets it and under no lock: true
+ * takes it away, to be handed to exchange_forward() later or not at all. One for the life of the exchange;
+ * set before anything is published. */
 typedef bool (*exchange_gate_fn)(void *userdata, const Pb__Types__Envelope *envelope);
 void exchange_set_gate(struct exchange *x, exchange_gate_fn fn, void *userdata);
 

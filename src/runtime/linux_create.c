@@ -6,6 +6,7 @@
 #include "base/log.h"
 #include "base/str.h"
 #include "linux.runc.pb-c.h"
+#include "runtime/linux_cgroup.h"
 #include "runtime/linux_end.h"
 #include "runtime/shim_v1.h"
 #include "runtime/task_events.h"
@@ -35,20 +36,40 @@ static int read_options(const struct any *options, const ProtobufCMessageDescrip
     return r < 0 ? err_wrap(e, "decode runtime options") : 0;
 }
 
-/* The container's options over the configuration's. */
-static int choose_runtime(const struct linux_options *config, const Pb__Linuxrunc__RuncOptions *options,
-                          struct linux_runtime *ret)
+/* The OCI runtime: what the container's options name, else the configuration; else, for our shim, what can run
+ * this container here, and what other shims are made for. */
+static int choose_binary(struct tasks *t, const struct task *task, const char *named,
+                         const struct any *spec, char **ret, struct err *e)
 {
-    const char *runtime = str_empty(options->runtime) ? config->runtime : options->runtime;
-    const char *root = str_empty(options->runtime_root) ? config->runtime_root : options->runtime_root;
+    _cleanup_(oci_config_done) struct oci_config config = {0};
 
+    if (str_empty(named))
+        named = t->options.linux_v1.runtime;
+    if (str_empty(named) && task->binary.is_ours) {
+        int r = oci_config_parse((const char *)spec->value, spec->value_len, &config, e);
+        return r < 0 ? r : task_name_runtime(t, &config, ret, e);
+    }
+    *ret = strdup(str_empty(named) ? "runc" : named);
+    return *ret ? 0 : err_oom(e);
+}
+
+/* The container's options over the configuration's. */
+static int choose_runtime(struct tasks *t, const struct task *task,
+                          const Pb__Linuxrunc__RuncOptions *options, const struct any *spec,
+                          struct linux_runtime *ret, struct err *e)
+{
+    const char *root = options->runtime_root;
+
+    if (str_empty(root))
+        root = t->options.linux_v1.runtime_root;
     *ret = (struct linux_runtime){
-        .runtime = strdup(str_empty(runtime) ? "runc" : runtime),
         .runtime_root = strdup(str_empty(root) ? "/run/containerd/runc" : root),
         .criu = strdup(options->criu_path),
         .systemd_cgroup = options->systemd_cgroup,
     };
-    return ret->runtime && ret->runtime_root && ret->criu ? 0 : -ENOMEM;
+    if (!ret->runtime_root || !ret->criu)
+        return err_oom(e);
+    return choose_binary(t, task, options->runtime, spec, &ret->runtime, e);
 }
 
 void linux_open_logs(struct task *task)
@@ -99,16 +120,20 @@ static int call_create(struct task *task, struct shim *shim, const struct linux_
     return 0;
 }
 
+static void watch_run(void *arg)
+{
+    linux_cgroup_watch(arg);
+}
+
 static int create_with_shim(struct tasks *t, struct task *task, const struct linux_runtime *runtime,
                             const char *shim_cgroup, const struct task_create *create,
                             uint32_t *ret_pid, struct err *e)
 {
     _cleanup_(shim_endpoint_done) struct shim_endpoint endpoint = SHIM_ENDPOINT_NULL;
-    bool debug = t->options.linux_v1.shim_debug || t->options.host.debug;
     struct shim *shim = NULL;
 
-    int r = linux_launch(&t->options.host, task->binary.path, &task->bundle, runtime, shim_cgroup, debug,
-                         &endpoint, e);
+    int r = linux_launch(&t->options.host, task->binary.path, &task->bundle, runtime, shim_cgroup,
+                         t->options.linux_v1.shim_debug, &endpoint, e);
     if (r < 0)
         return err_wrap(e, "failed to start shim");
     r = tasks_connect_sync(t, &endpoint, &shim, e);
@@ -119,6 +144,9 @@ static int create_with_shim(struct tasks *t, struct task *task, const struct lin
         shim_unref(shim);
         return r;
     }
+    task->group = linux_cgroup_new(task, (pid_t)*ret_pid);
+    if (task->group)
+        loop_run(t->loop, watch_run, task->group);
     task_events_created(task, create->request, *ret_pid);
     task_go_live(task, shim);
     return 0;
@@ -131,9 +159,10 @@ static int create_with_options(struct tasks *t, struct task *task,
 {
     _cleanup_(linux_runtime_done) struct linux_runtime runtime = {0};
 
-    if (choose_runtime(&t->options.linux_v1, runc, &runtime) < 0)
-        return err_oom(e);
-    int r = linux_bundle_create(t->options.root, t->options.state, task->ns, task->id,
+    int r = choose_runtime(t, task, runc, create->spec, &runtime, e);
+    if (r < 0)
+        return r;
+    r = linux_bundle_create(t->options.root, t->options.state, task->ns, task->id,
                                 create->spec->value, create->spec->value_len, &runtime, &task->bundle,
                                 e);
     if (r < 0)
@@ -159,7 +188,7 @@ int linux_create(struct tasks *t, struct task *task, const struct task_create *c
     if (r >= 0)
         r = read_options(create->task_options, &pb__linuxrunc__create_options__descriptor, &options, e);
     if (r >= 0)
-        r = linux_find_shim(&t->options.linux_v1, t->options.daemon_dir, &task->binary.path, e);
+        r = linux_find_shim(&t->options.linux_v1, t->options.daemon_dir, &task->binary, e);
     if (r >= 0)
         r = create_with_options(t, task, (const Pb__Linuxrunc__RuncOptions *)runc,
                                 (const Pb__Linuxrunc__CreateOptions *)options, create, ret_pid, e);

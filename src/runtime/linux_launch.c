@@ -9,8 +9,8 @@
 
 #define SHIM_BACKLOG 64
 
-int linux_find_shim(const struct linux_options *options, const char *daemon_dir, char **ret,
-                    struct err *e)
+int linux_find_shim(const struct linux_options *options, const char *daemon_dir,
+                    struct shim_binary *ret, struct err *e)
 {
     const char *name = options->shim;
 
@@ -19,10 +19,11 @@ int linux_find_shim(const struct linux_options *options, const char *daemon_dir,
             return err_set(e, ERR_NOT_FOUND,
                            "shim %s of [plugins.\"" LINUX_RUNTIME_NAME "\"] cannot be run: %s", name,
                            err_strerror(errno));
-        *ret = strdup(name);
-        return *ret ? 0 : err_oom(e);
+        ret->path = strdup(name);
+        return ret->path ? 0 : err_oom(e);
     }
-    if (proc_find_program(name, daemon_dir, ret) >= 0 || proc_find_program(name, NULL, ret) >= 0)
+    ret->is_ours = proc_find_program(name, daemon_dir, &ret->path) >= 0;
+    if (ret->is_ours || proc_find_program(name, NULL, &ret->path) >= 0)
         return 0;
     return err_set(e, ERR_NOT_FOUND, "shim \"%s\" of runtime " LINUX_RUNTIME_NAME
                    " is neither beside the daemon nor on PATH: not found", name);

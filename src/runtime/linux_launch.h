@@ -7,6 +7,7 @@
 #pragma once
 
 #include "runtime/linux_bundle.h"
+#include "runtime/shim_binary.h"
 #include "runtime/shim_launch.h"
 
 /* What the configuration says of io.containerd.runtime.v1.linux; borrowed. */
@@ -18,9 +19,9 @@ struct linux_options {
     bool shim_debug;
 };
 
-/* The shim's absolute path. NOT_FOUND. */
-int linux_find_shim(const struct linux_options *options, const char *daemon_dir, char **ret,
-                    struct err *e);
+/* The program beside the daemon is ours. NOT_FOUND. */
+int linux_find_shim(const struct linux_options *options, const char *daemon_dir,
+                    struct shim_binary *ret, struct err *e);
 
 /* shim_cgroup: NULL or a cgroup path to put the shim into. The endpoint's version is 1. What the daemon and
  * others look for (shim.pid, address) is in the bundle afterwards. On failure no process is left. */

@@ -3,6 +3,7 @@
 
 #include <fcntl.h>
 #include <limits.h>
+#include <sys/stat.h>
 
 #include "base/log.h"
 #include "base/sock.h"
@@ -75,11 +76,17 @@ int shim_connect(struct event_loop *loop, struct shim_endpoint *endpoint, shim_d
 {
     const char *path = str_after_prefix(endpoint->address, "unix://");
     _close_ int fd = -EBADF;
+    struct stat st;
 
     if (!path)
         return err_set(e, ERR_INVALID_ARGUMENT, "address of the shim is not a unix socket: %s",
                        endpoint->address);
     int r = sock_connect(path, 0, &fd);
+    if (r == -EAGAIN)
+        return err_set(e, ERR_RESOURCE_EXHAUSTED,
+                       "connect to shim at %s: too many connections wait for it already: "
+                       "resource exhausted",
+                       path);
     if (r < 0)
         return err_errno(e, r, "connect to shim at %s", path);
 
@@ -95,6 +102,7 @@ int shim_connect(struct event_loop *loop, struct shim_endpoint *endpoint, shim_d
     atomic_init(&s->refs, 1);
     s->loop = loop;
     s->service = endpoint->version == 3 ? "containerd.task.v3.Task" : "containerd.task.v2.Task";
+    s->socket_inode = lstat(path, &st) == 0 ? st.st_ino : 0;
     s->is_v1 = endpoint->version == 1;
     if (s->is_v1)
         s->service = SHIM_V1_SERVICE;

@@ -33,6 +33,7 @@ struct shim {
     struct event_loop *loop;
     char *address;
     const char *service; /* "containerd.task.v2.Task" or v3, or that of runtime v1 */
+    ino_t socket_inode;  /* of the address, to know the file again; 0: unknown */
     bool is_v1;          /* calls are in the language of v2 all the same, and translated */
     atomic_bool dead;
 
@@ -47,7 +48,7 @@ struct shim {
 };
 
 /* [loop] Connects to the endpoint (a local socket: at once or not at all). endpoint->proc is taken on
- * success. */
+ * success. RESOURCE_EXHAUSTED: the shim is there, but does not accept connections. */
 int shim_connect(struct event_loop *loop, struct shim_endpoint *endpoint, shim_dead_fn on_dead,
                  void *userdata, struct shim **ret, struct err *e);
 struct shim *shim_ref(struct shim *s);

@@ -2,6 +2,8 @@
 #include "runtime/task.h"
 
 #include "base/str.h"
+#include "runtime/linux_cgroup.h"
+#include "runtime/task_events.h"
 #include "runtime/tasks.h"
 #include "task.v2.pb-c.h"
 #include "wire/pb.h"
@@ -25,6 +27,7 @@ struct task *task_new(struct tasks *tasks, const char *ns, const char *id)
     t->bundle = (struct bundle)BUNDLE_NULL;
     list_init(&t->parked);
     list_init(&t->exit_waiters);
+    list_init(&t->held);
     t->ns = strdup(ns);
     t->id = strdup(id);
     t->key = str_printf("%s/%s", ns, id);
@@ -45,6 +48,8 @@ struct task *task_unref(struct task *t)
         return NULL;
     shim_unref(t->shim);
     shim_log_close(t->log);
+    shim_log_close(t->error_log);
+    linux_cgroup_free(t->group);
     bundle_done(&t->bundle);
     shim_binary_done(&t->binary);
     free(t->ns);
@@ -78,7 +83,12 @@ static void call_now(struct task *t, const char *method, const ProtobufCMessage 
         fn(userdata, &e, NULL);
         return;
     }
-    shim_call(shim, t->ns, method, request, reply, timeout_ms, fn, userdata);
+    if (t->is_linux && str_eq(method, "Stats"))
+        linux_cgroup_stats(t, fn, userdata);
+    else if (t->is_linux)
+        task_events_call(t, shim, method, request, reply, timeout_ms, fn, userdata);
+    else
+        shim_call(shim, t->ns, method, request, reply, timeout_ms, fn, userdata);
     shim_unref(shim);
 }
 

@@ -26,6 +26,7 @@ enum task_state { TASK_CREATING, TASK_RECOVERING, TASK_LIVE, TASK_LOST, TASK_GON
 const char *task_state_name(enum task_state state);
 
 struct tasks;
+struct linux_cgroup;
 
 struct task {
     atomic_uint refs;
@@ -43,6 +44,14 @@ struct task {
     struct shim_binary binary;
     struct shim *shim; /* set before LIVE */
     struct shim_log *log;
+
+    bool is_linux;              /* of runtime v1 */
+    struct linux_cgroup *group; /* NULL: not known; set before LIVE */
+    struct shim_log *error_log; /* its shim has two */
+    unsigned starting;          /* reasons to hold exits back, as a Start under way: task_events.h */
+    struct event_post last_look; /* at its control group, once */
+    struct list held;
+    size_t n_held;
 
     struct list parked;       /* calls that wait for the end of RECOVERING */
     struct list exit_waiters; /* Waits whose shim died: answered by the cleanup */

@@ -18,7 +18,7 @@
 
 /* The configured OCI runtime, else the first that can run this container here. The facts are found once;
  * again when they lead nowhere, since a runtime may have been installed meanwhile. */
-static int name_runtime(struct tasks *t, const struct oci_config *config, char **ret, struct err *e)
+int task_name_runtime(struct tasks *t, const struct oci_config *config, char **ret, struct err *e)
 {
     _cleanup_(runtime_choice_done) struct runtime_choice choice = {0};
 
@@ -64,7 +64,7 @@ static int choose_runtime(struct tasks *t, const struct oci_config *config, cons
     Pb__Runc__Options *o = (Pb__Runc__Options *)message;
     if (str_empty(o->binary_name)) {
         char *path = NULL;
-        r = name_runtime(t, config, &path, e);
+        r = task_name_runtime(t, config, &path, e);
         if (r < 0) {
             pb_free(message);
             return r;
@@ -94,21 +94,9 @@ static int launch(struct tasks *t, struct task *task, const struct oci_config *c
     return shim_launch_start(&t->options.host, task->binary.path, &task->bundle, options, ret, e);
 }
 
-void shim_shutdown(struct tasks *t, struct shim *shim, const char *ns, const char *id)
+void task_abandon(struct task *task, struct shim *shim, struct shim_endpoint *endpoint)
 {
-    Pb__Task__ShutdownRequest request = PB__TASK__SHUTDOWN_REQUEST__INIT;
-    struct err e = ERR_INIT;
-
-    request.id = (char *)id;
-    if (shim_call_sync(shim, ns, "Shutdown", &request.base, &google__protobuf__empty__descriptor,
-                       t->options.shutdown_timeout_ms, NULL, &e) < 0 &&
-        e.code != ERR_UNAVAILABLE)
-        log_warn("shut down shim of task %s/%s: %s", ns, id, e.msg);
-}
-
-/* The container could not be made: what the shim may have of it goes, then the shim. */
-static void abandon(struct tasks *t, struct task *task, struct shim *shim, struct shim_endpoint *endpoint)
-{
+    struct tasks *t = task->tasks;
     struct err e = ERR_INIT;
     struct task_exit exit;
     bool clean = false;
@@ -118,15 +106,14 @@ static void abandon(struct tasks *t, struct task *task, struct shim *shim, struc
         request.id = task->id;
         int r = shim_call_sync(shim, task->ns, "Delete", &request.base,
                                &pb__task__delete_response__descriptor, ABANDON_TIMEOUT_MS, NULL, &e);
-        clean = r >= 0 || e.code == ERR_NOT_FOUND;
-        shim_shutdown(t, shim, task->ns, task->id);
+        clean = (r >= 0 || e.code == ERR_NOT_FOUND) && (task->binary.is_ours || task->is_linux);
+        task_end_shim(task, shim);
     } else if (endpoint->proc.pid > 0) {
         proc_kill(&endpoint->proc, SIGKILL);
         proc_reap(&endpoint->proc, true, &(int){0});
         shim_socket_remove(t, endpoint->address);
     }
-    if (!(clean && task->binary.is_ours) &&
-        shim_run_delete(&t->options.host, task->binary.path, &task->bundle, &exit, &e) < 0)
+    if (!clean && task_clean_up(task, &exit, &e) < 0)
         log_warn("clean up after task %s: %s", task->key, e.msg);
 }
 
@@ -152,6 +139,20 @@ static int create_container(struct task *task, struct shim *shim, const struct t
     *ret_pid = ((Pb__Task__CreateTaskResponse *)reply)->pid;
     pb_free(reply);
     return 0;
+}
+
+void task_go_live(struct task *task, struct shim *shim)
+{
+    struct tasks *t = task->tasks;
+
+    pthread_mutex_lock(&t->lock);
+    task->shim = shim;
+    /* It may have died since it answered; its death was not ours to see then. */
+    task->state = atomic_load(&shim->dead) ? TASK_LOST : TASK_LIVE;
+    bool lost = task->state == TASK_LOST;
+    pthread_mutex_unlock(&t->lock);
+    if (lost)
+        task_cleanup_start(task);
 }
 
 static int create_with_shim(struct tasks *t, struct task *task, const struct task_create *create,
@@ -188,18 +189,11 @@ static int create_with_shim(struct tasks *t, struct task *task, const struct tas
     if (r >= 0)
         r = create_container(task, shim, create, &options, ret_pid, e);
     if (r < 0) {
-        abandon(t, task, shim, &endpoint);
+        task_abandon(task, shim, &endpoint);
         shim_unref(shim);
         return r;
     }
-    pthread_mutex_lock(&t->lock);
-    task->shim = shim;
-    /* It may have died since it answered; its death was not ours to see then. */
-    task->state = atomic_load(&shim->dead) ? TASK_LOST : TASK_LIVE;
-    bool lost = task->state == TASK_LOST;
-    pthread_mutex_unlock(&t->lock);
-    if (lost)
-        task_cleanup_start(task);
+    task_go_live(task, shim);
     return 0;
 }
 
@@ -237,7 +231,10 @@ int tasks_create(struct tasks *t, const struct task_create *create, uint32_t *re
     int r = tasks_add(t, task, e);
     if (r < 0)
         return r;
-    r = create_reserved(t, task, create, ret_pid, e);
+    if (linux_runs(t, create->runtime))
+        r = linux_create(t, task, create, ret_pid, e);
+    else
+        r = create_reserved(t, task, create, ret_pid, e);
     if (r < 0)
         tasks_remove(t, task);
     return r;

@@ -2,17 +2,23 @@
 /*
  * How tasks end: deleted by a client, or cleaned up after a shim that died.
  */
+#include <unistd.h>
+
 #include "base/clock.h"
 #include "base/log.h"
 #include "base/str.h"
 #include "events.pb-c.h"
 #include "oci/exit_record.h"
+#include "runtime/linux_cgroup.h"
+#include "runtime/linux_end.h"
+#include "runtime/shim_find.h"
 #include "runtime/tasks_private.h"
 #include "wire/pb.h"
 
 /* Longer than the shim waits for stdio, the runtime and the unmount together. */
 #define DELETE_TIMEOUT_MS 30000
 #define STATUS_UNKNOWN 255
+#define KILL_TIMEOUT_MS 5000
 
 void shim_socket_remove(const struct tasks *t, const char *address)
 {
@@ -23,12 +29,85 @@ void shim_socket_remove(const struct tasks *t, const char *address)
         unlink(path);
 }
 
+static void shim_shutdown(struct tasks *t, struct shim *shim, const char *ns, const char *id)
+{
+    Pb__Task__ShutdownRequest request = PB__TASK__SHUTDOWN_REQUEST__INIT;
+    struct err e = ERR_INIT;
+
+    request.id = (char *)id;
+    if (shim_call_sync(shim, ns, "Shutdown", &request.base, &google__protobuf__empty__descriptor,
+                       t->options.shutdown_timeout_ms, NULL, &e) < 0 &&
+        e.code != ERR_UNAVAILABLE)
+        log_warn("shut down shim of task %s/%s: %s", ns, id, e.msg);
+}
+
+static void look_run(void *arg)
+{
+    linux_cgroup_look(arg);
+}
+
+static void unwatch_run(void *arg)
+{
+    linux_cgroup_unwatch(arg);
+}
+
+void task_end_shim(struct task *task, struct shim *shim)
+{
+    if (task->group)
+        loop_run(task->tasks->loop, unwatch_run, task->group);
+    if (task->is_linux)
+        linux_kill_shim(shim, &task->bundle);
+    else if (shim)
+        shim_shutdown(task->tasks, shim, task->ns, task->id);
+    if (task->is_linux && shim)
+        shim_socket_remove(task->tasks, shim->address);
+}
+
+int task_clean_up(struct task *task, struct task_exit *ret, struct err *e)
+{
+    const struct shim_host *host = &task->tasks->options.host;
+
+    if (task->is_linux)
+        return linux_clean_up(&task->bundle, host->cleanup_timeout_ms, ret, e);
+    return shim_run_delete(host, task->binary.path, &task->bundle, ret, e);
+}
+
 static void remove_bundle(struct task *task)
 {
     struct err e = ERR_INIT;
 
     if (bundle_remove(&task->bundle, &e) < 0)
         log_warn("remove bundle of task %s: %s", task->key, e.msg);
+}
+
+static void settle_run(void *arg)
+{
+}
+
+static void publish_end(struct tasks *t, struct task *task, const struct task_exit *exit)
+{
+    struct err e = ERR_INIT;
+    Google__Protobuf__Timestamp *at = pb_timestamp_new(exit->at);
+    Pb__Event__TaskExit exited = PB__EVENT__TASK_EXIT__INIT;
+    Pb__Event__TaskDelete deleted = PB__EVENT__TASK_DELETE__INIT;
+
+    exited.container_id = deleted.container_id = task->id;
+    exited.id = task->id;
+    exited.pid = deleted.pid = exit->pid;
+    exited.exit_status = deleted.exit_status = exit->status;
+    exited.exited_at = deleted.exited_at = at;
+    bool is_news = task->is_linux ? task_events_claim_exit(task, exit->pid)
+                                  : !atomic_load(&task->exit_seen);
+    /* One that is held back for a last look is let go by the loop before the end is told. */
+    if (task->is_linux && !is_news)
+        loop_run(t->loop, settle_run, NULL);
+    if (atomic_load(&task->start_seen) && is_news &&
+        exchange_publish(t->exchange, task->ns, "/tasks/exit", &exited.base, &e) < 0)
+        log_warn("publish exit of task %s: %s", task->key, e.msg);
+    if (exchange_publish(t->exchange, task->ns, "/tasks/delete", &deleted.base, &e) < 0)
+        log_warn("publish end of task %s: %s", task->key, e.msg);
+    if (at)
+        pb_free(&at->base);
 }
 
 static bool begin_delete(struct tasks *t, struct task *task)
@@ -54,6 +133,13 @@ static void cancel_delete(struct tasks *t, struct task *task)
         task_cleanup_start(task);
 }
 
+/* How a shim of runtime v1 says that it has no container. */
+static bool is_unmade(const struct task *task, const struct err *e)
+{
+    return task->is_linux && e->code == ERR_FAILED_PRECONDITION &&
+           strstr(e->msg, "container must be created");
+}
+
 int tasks_delete(struct tasks *t, struct task *task, struct task_exit *ret, struct err *e)
 {
     Pb__Task__DeleteRequest request = PB__TASK__DELETE_REQUEST__INIT;
@@ -62,9 +148,12 @@ int tasks_delete(struct tasks *t, struct task *task, struct task_exit *ret, stru
     if (!begin_delete(t, task))
         return err_set(e, ERR_NOT_FOUND, "task %s not found", task->id);
     request.id = task->id;
+    /* The counters go with the container. */
+    if (task->group)
+        loop_run(t->loop, look_run, task->group);
     int r = shim_call_sync(task->shim, task->ns, "Delete", &request.base,
                            &pb__task__delete_response__descriptor, DELETE_TIMEOUT_MS, &message, e);
-    if (r < 0 && e->code != ERR_NOT_FOUND) {
+    if (r < 0 && e->code != ERR_NOT_FOUND && !is_unmade(task, e)) {
         cancel_delete(t, task);
         return r;
     }
@@ -76,17 +165,33 @@ int tasks_delete(struct tasks *t, struct task *task, struct task_exit *ret, stru
                                   pb_timestamp_get(response->exited_at)};
         pb_free(message);
     }
-    shim_shutdown(t, task->shim, task->ns, task->id);
+    /* Its end has been told by now. A daemon that finds the rest tells nothing of a task without a pid. */
+    unlinkat(task->bundle.dir_fd, "init.pid", 0);
+    task_end_shim(task, task->shim);
 
-    /* Our shim has cleaned up when it says so; of others the `delete` action is expected. */
+    /* Our shim, and one of v1, has cleaned up when it says so; of others the `delete` action is expected. */
     struct task_exit again;
     struct err warn = ERR_INIT;
-    if (!task->binary.is_ours &&
-        shim_run_delete(&t->options.host, task->binary.path, &task->bundle, &again, &warn) < 0)
+    bool is_clean = task->binary.is_ours || (task->is_linux && r >= 0);
+    if (!is_clean && task_clean_up(task, &again, &warn) < 0)
         log_warn("clean up after task %s: %s", task->key, warn.msg);
     remove_bundle(task);
-    tasks_remove(t, task);
+    if (tasks_remove(t, task) && task->is_linux)
+        publish_end(t, task, ret);
     return 0;
+}
+
+/* A shim that could not be reached may be alive all the same, and would be for ever. */
+void task_kill_unreachable(struct task *task)
+{
+    _cleanup_(proc_done) struct proc proc = PROC_NULL;
+
+    if (task->is_linux || (task->shim && shim_kill(task->shim, KILL_TIMEOUT_MS) >= 0) ||
+        shim_find(task->tasks->options.host.grpc_address, task->ns, task->id, &proc) < 0)
+        return;
+    log_warn("shim %d of task %s cannot be reached: killing it", (int)proc.pid, task->key);
+    if (proc_kill(&proc, SIGKILL) >= 0 && proc_wait_end(&proc, KILL_TIMEOUT_MS) != 1)
+        log_warn("shim %d of task %s does not end", (int)proc.pid, task->key);
 }
 
 /* What is known of the end of a task whose shim is gone: its own record, else what `delete` says. */
@@ -96,32 +201,15 @@ static void find_exit(struct tasks *t, struct task *task, struct task_exit *ret)
     struct exit_record record;
 
     *ret = (struct task_exit){.status = STATUS_UNKNOWN, .at = clock_realtime()};
-    int r = shim_run_delete(&t->options.host, task->binary.path, &task->bundle, ret, &e);
+    /* The connection may have gone before the process. */
+    if (task->is_linux)
+        task_end_shim(task, task->shim);
+    task_kill_unreachable(task);
+    int r = task_clean_up(task, ret, &e);
     if (r < 0)
         log_warn("clean up after task %s: %s", task->key, e.msg);
     if (exit_record_read(task->bundle.path, NULL, &record) >= 0)
         *ret = (struct task_exit){(uint32_t)record.pid, record.status, record.at};
-}
-
-static void publish_end(struct tasks *t, struct task *task, const struct task_exit *exit)
-{
-    struct err e = ERR_INIT;
-    Google__Protobuf__Timestamp *at = pb_timestamp_new(exit->at);
-    Pb__Event__TaskExit exited = PB__EVENT__TASK_EXIT__INIT;
-    Pb__Event__TaskDelete deleted = PB__EVENT__TASK_DELETE__INIT;
-
-    exited.container_id = deleted.container_id = task->id;
-    exited.id = task->id;
-    exited.pid = deleted.pid = exit->pid;
-    exited.exit_status = deleted.exit_status = exit->status;
-    exited.exited_at = deleted.exited_at = at;
-    if (atomic_load(&task->start_seen) && !atomic_load(&task->exit_seen) &&
-        exchange_publish(t->exchange, task->ns, "/tasks/exit", &exited.base, &e) < 0)
-        log_warn("publish exit of task %s: %s", task->key, e.msg);
-    if (exchange_publish(t->exchange, task->ns, "/tasks/delete", &deleted.base, &e) < 0)
-        log_warn("publish end of task %s: %s", task->key, e.msg);
-    if (at)
-        pb_free(&at->base);
 }
 
 struct lost_answer {

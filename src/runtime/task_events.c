@@ -4,6 +4,7 @@
 #include "base/log.h"
 #include "base/str.h"
 #include "events.pb-c.h"
+#include "runtime/linux_cgroup.h"
 #include "runtime/tasks_private.h"
 #include "wire/pb.h"
 
@@ -69,34 +70,6 @@ static bool hold(struct task *task, const Pb__Types__Envelope *envelope)
     return true;
 }
 
-bool task_events_gate(void *tasks, const Pb__Types__Envelope *envelope)
-{
-    struct tasks *t = tasks;
-    struct err e = ERR_INIT;
-    ProtobufCMessage *message = NULL;
-
-    if (!str_eq(envelope->topic, "/tasks/exit") || !envelope->event ||
-        pb_unpack(&pb__event__task_exit__descriptor, envelope->event->value.data,
-                  envelope->event->value.len, &message, &e) < 0)
-        return false;
-    const Pb__Event__TaskExit *event = (const Pb__Event__TaskExit *)message;
-    _cleanup_(task_unrefp) struct task *task =
-        tasks_find(t, envelope->namespace_, event->container_id);
-    _free_ char *key =
-        exit_key(envelope->namespace_, event->container_id, event->id, event->pid);
-
-    pthread_mutex_lock(&t->lock);
-    bool taken = key && is_late(&t->late, key);
-    if (!taken && task && task->is_linux) {
-        if (str_eq(event->id, event->container_id))
-            atomic_store(&task->exit_seen, true);
-        taken = task->starting > 0 && hold(task, envelope);
-    }
-    pthread_mutex_unlock(&t->lock);
-    pb_free(message);
-    return taken;
-}
-
 static void publish(struct task *task, const char *topic, const ProtobufCMessage *event)
 {
     struct err e = ERR_INIT;
@@ -105,7 +78,7 @@ static void publish(struct task *task, const char *topic, const ProtobufCMessage
         log_warn("publish %s of task %s: %s", topic, task->key, e.msg);
 }
 
-/* A Start has ended; with the last one what was held back goes on its way, in order. */
+/* A reason to hold has ended; with the last one what was held back goes on its way, in order. */
 static void release_held(struct task *task)
 {
     struct tasks *t = task->tasks;
@@ -127,6 +100,52 @@ static void release_held(struct task *task)
         pb_free(held->envelope);
         free(held);
     }
+}
+
+static void look_run(struct event_post *post)
+{
+    struct task *task = container_of(post, struct task, last_look);
+
+    linux_cgroup_look(task->group);
+    release_held(task);
+    task_unref(task);
+}
+
+bool task_events_gate(void *tasks, const Pb__Types__Envelope *envelope)
+{
+    struct tasks *t = tasks;
+    struct err e = ERR_INIT;
+    ProtobufCMessage *message = NULL;
+
+    if (!str_eq(envelope->topic, "/tasks/exit") || !envelope->event ||
+        pb_unpack(&pb__event__task_exit__descriptor, envelope->event->value.data,
+                  envelope->event->value.len, &message, &e) < 0)
+        return false;
+    const Pb__Event__TaskExit *event = (const Pb__Event__TaskExit *)message;
+    _cleanup_(task_unrefp) struct task *task =
+        tasks_find(t, envelope->namespace_, event->container_id);
+    _free_ char *key =
+        exit_key(envelope->namespace_, event->container_id, event->id, event->pid);
+
+    pthread_mutex_lock(&t->lock);
+    bool taken = key && is_late(&t->late, key);
+    bool look = false;
+    if (!taken && task && task->is_linux) {
+        bool is_init = str_eq(event->id, event->container_id);
+        bool is_again = is_init && atomic_exchange(&task->exit_seen, true);
+        look = is_init && !is_again && task->group;
+        taken = is_again || ((task->starting > 0 || look) && hold(task, envelope));
+        look = look && taken;
+        task->starting += look;
+    }
+    pthread_mutex_unlock(&t->lock);
+    if (look) {
+        /* What it died of comes before that it died: the kernel's last word is read on the loop. */
+        task_ref(task);
+        event_loop_post(t->loop, &task->last_look, look_run);
+    }
+    pb_free(message);
+    return taken;
 }
 
 /* What a method publishes. */

@@ -14,6 +14,8 @@
 #include "base/log.h"
 #include "base/str.h"
 #include "oci/config.h"
+#include "runtime/linux_bundle.h"
+#include "runtime/linux_cgroup.h"
 #include "runtime/tasks_private.h"
 #include "wire/pb.h"
 
@@ -21,6 +23,7 @@
  * runtime for it. */
 #define POLL_MS 50
 #define POLL_MAX_MS 150000
+#define CONNECT_RETRY_MS 500
 
 struct recovery {
     struct task *task;
@@ -49,10 +52,12 @@ static void discard_run(struct workq_job *job)
 
     log_info("task %s was being made or removed when the daemon ended: removing it", task->key);
     if (rec->shim) {
-        shim_shutdown(t, rec->shim, task->ns, task->id);
+        task_end_shim(task, rec->shim);
         shim_unref(rec->shim);
+    } else {
+        task_kill_unreachable(task);
     }
-    if (shim_run_delete(&t->options.host, task->binary.path, &task->bundle, &exit, &e) < 0)
+    if (task_clean_up(task, &exit, &e) < 0)
         log_warn("clean up after task %s: %s", task->key, e.msg);
     if (bundle_remove(&task->bundle, &e) < 0)
         log_warn("remove bundle of task %s: %s", task->key, e.msg);
@@ -77,8 +82,16 @@ static void make_live(struct recovery *rec)
     recovery_free(rec);
 }
 
+static void recovery_discard(struct recovery *rec);
+
+/* A task whose container never had a process was never reported, and its end is not either. */
 static void recovery_lost(struct recovery *rec)
 {
+    if (!atomic_load(&rec->task->start_seen)) {
+        rec->shim = shim_unref(rec->shim);
+        recovery_discard(rec);
+        return;
+    }
     shim_unref(rec->shim);
     tasks_set_state(rec->task->tasks, rec->task, TASK_LOST);
     task_cleanup_start(rec->task);
@@ -89,7 +102,10 @@ static void recovery_discard(struct recovery *rec)
 {
     if (workq_submit(rec->task->tasks->pool, &rec->job, discard_run) < 0) {
         log_error("no thread to clean up after task %s", rec->task->key);
-        make_live(rec);
+        if (rec->shim)
+            make_live(rec);
+        else
+            recovery_free(rec);
     }
 }
 
@@ -100,19 +116,22 @@ static void recovery_again(struct event_timer *timer)
     recovery_ask(container_of(timer, struct recovery, timer));
 }
 
-/* The shim knows no process of the container yet: is there a container at all? */
+/* What is the container doing? Of one without a process: is there a container at all? */
 static void recovery_state(void *userdata, const struct err *e, ProtobufCMessage *reply)
 {
     struct recovery *rec = userdata;
-    bool has_process = reply && ((Pb__Task__StateResponse *)reply)->pid != 0;
+    const Pb__Task__StateResponse *response = (const Pb__Task__StateResponse *)reply;
+    bool has_process = response && response->pid != 0;
 
+    if (has_process)
+        atomic_store(&rec->task->start_seen, response->status != PB__V1TYPES__STATUS__CREATED);
     if (reply)
         pb_free(reply);
     if (e && e->code == ERR_UNAVAILABLE)
         recovery_lost(rec);
-    else if (e)
+    else if (e && e->code == ERR_NOT_FOUND)
         recovery_discard(rec);
-    else if (has_process || clock_monotonic_ms() - rec->since_ms > POLL_MAX_MS)
+    else if (e || has_process || clock_monotonic_ms() - rec->since_ms > POLL_MAX_MS)
         make_live(rec);
     else
         event_timer_arm(rec->task->tasks->loop, &rec->timer, POLL_MS, recovery_again);
@@ -136,15 +155,11 @@ static void recovery_connected(void *userdata, const struct err *e, ProtobufCMes
     }
     if (response)
         shim_adopt(rec->shim, (pid_t)response->shim_pid);
-    bool has_process = response && response->task_pid != 0;
     if (reply)
         pb_free(reply);
-    if (has_process)
-        make_live(rec);
-    else
-        shim_call(rec->shim, rec->task->ns, "State", &rec->state.base,
-                  &pb__task__state_response__descriptor, t->options.host.load_timeout_ms,
-                  recovery_state, rec);
+    shim_call(rec->shim, rec->task->ns, "State", &rec->state.base,
+              &pb__task__state_response__descriptor, t->options.host.load_timeout_ms, recovery_state,
+              rec);
 }
 
 static void recovery_ask(struct recovery *rec)
@@ -162,6 +177,13 @@ static int find_endpoint(struct tasks *t, struct task *task, struct shim_endpoin
     _free_ char *spec = NULL;
     size_t len = 0;
 
+    if (task->is_linux) {
+        ret->version = 1;
+        ret->address = linux_bundle_read_address(&task->bundle);
+        if (!ret->address)
+            ret->address = shim_socket_address(&t->options.host, task->ns, task->id);
+        return ret->address ? 0 : err_oom(e);
+    }
     ret->version = 2;
     if (bundle_read_bootstrap(&task->bundle, &ret->address, &ret->version, e) >= 0)
         return 0;
@@ -174,12 +196,8 @@ static int find_endpoint(struct tasks *t, struct task *task, struct shim_endpoin
     return ret->address ? 0 : err_oom(e);
 }
 
-static int load_task(struct tasks *t, struct task *task, struct err *e)
+static int load_binary(struct tasks *t, struct task *task, struct err *e)
 {
-    int r = bundle_load(t->options.root, t->options.state, BUNDLE_V2, task->ns, task->id,
-                        &task->bundle, e);
-    if (r < 0)
-        return r;
     task->binary.path = bundle_read_shim_binary(&task->bundle);
     if (!task->binary.path) {
         /* Not even the intent was written: no shim was started. */
@@ -188,21 +206,68 @@ static int load_task(struct tasks *t, struct task *task, struct err *e)
             return err_oom(e);
     }
     task->binary.is_ours = str_eq(task->binary.path, t->options.own_shim);
-    task->log = shim_log_open(t->loop, &task->bundle);
-    /* It ran before we did: its end is news. */
-    atomic_store(&task->start_seen, true);
+    return 0;
+}
+
+static int load_task(struct tasks *t, struct task *task, struct err *e)
+{
+    int r = bundle_load(t->options.root, t->options.state, task->is_linux ? BUNDLE_LINUX : BUNDLE_V2,
+                        task->ns, task->id, &task->bundle, e);
+    if (r >= 0 && !task->is_linux)
+        r = load_binary(t, task, e);
+    if (r < 0)
+        return r;
+    if (task->is_linux) {
+        linux_open_logs(task);
+        task->group = linux_cgroup_new(task, 0);
+        if (task->group)
+            linux_cgroup_watch(task->group);
+    } else {
+        task->log = shim_log_open(t->loop, &task->bundle);
+    }
+    /* A container that had a process may have run before we did: then its end is news. */
+    atomic_store(&task->start_seen, fs_exists(task->bundle.dir_fd, "init.pid"));
     task->state = TASK_RECOVERING;
     return 0;
 }
 
-static void recover_one(void *userdata, const char *ns, const char *id)
+static void recovery_connect(struct recovery *rec);
+
+static void recovery_connect_again(struct event_timer *timer)
 {
-    struct tasks *t = userdata;
-    struct err e = ERR_INIT;
+    recovery_connect(container_of(timer, struct recovery, timer));
+}
+
+static void recovery_connect(struct recovery *rec)
+{
     _cleanup_(shim_endpoint_done) struct shim_endpoint endpoint = SHIM_ENDPOINT_NULL;
+    struct task *task = rec->task;
+    struct tasks *t = task->tasks;
+    struct err e = ERR_INIT;
+
+    if (find_endpoint(t, task, &endpoint, &e) >= 0 &&
+        tasks_connect(t, &endpoint, &rec->shim, &e) >= 0) {
+        recovery_ask(rec);
+        return;
+    }
+    /* A stopped shim that daemons have knocked at too often: it is there, and nothing may befall it. */
+    if (e.code == ERR_RESOURCE_EXHAUSTED) {
+        event_timer_arm(t->loop, &rec->timer, CONNECT_RETRY_MS, recovery_connect_again);
+        return;
+    }
+    log_warn("recover task %s: %s", task->key, e.msg);
+    shim_socket_remove(t, endpoint.address);
+    recovery_lost(rec);
+}
+
+static void recover_one(struct tasks *t, const char *ns, const char *id, bool is_linux)
+{
+    struct err e = ERR_INIT;
     struct recovery *rec = calloc(1, sizeof(*rec));
     struct task *task = rec ? task_new(t, ns, id) : NULL;
 
+    if (task)
+        task->is_linux = is_linux;
     if (!task || load_task(t, task, &e) < 0 || tasks_add(t, task, &e) < 0) {
         log_error("recover task %s/%s: %s", ns, id, task ? e.msg : "out of memory");
         task_unref(task);
@@ -214,20 +279,27 @@ static void recover_one(void *userdata, const char *ns, const char *id)
     pb__task__state_request__init(&rec->state);
     rec->connect.id = rec->state.id = task->id;
     rec->since_ms = clock_monotonic_ms();
-    if (find_endpoint(t, task, &endpoint, &e) < 0 ||
-        tasks_connect(t, &endpoint, &rec->shim, &e) < 0) {
-        log_warn("recover task %s: %s", task->key, e.msg);
-        shim_socket_remove(t, endpoint.address);
-        recovery_lost(rec);
-        return;
-    }
-    recovery_ask(rec);
+    recovery_connect(rec);
+}
+
+static void recover_v2(void *userdata, const char *ns, const char *id)
+{
+    recover_one(userdata, ns, id, false);
+}
+
+static void recover_linux(void *userdata, const char *ns, const char *id)
+{
+    recover_one(userdata, ns, id, true);
 }
 
 int tasks_recover(struct tasks *t, struct err *e)
 {
-    int r = bundle_walk(t->options.state, BUNDLE_V2, recover_one, t, e);
+    int r = bundle_walk(t->options.state, BUNDLE_V2, recover_v2, t, e);
     if (r >= 0)
+        r = bundle_walk(t->options.state, BUNDLE_LINUX, recover_linux, t, e);
+    if (r >= 0) {
         bundle_sweep_work(t->options.root, t->options.state, BUNDLE_V2);
+        bundle_sweep_work(t->options.root, t->options.state, BUNDLE_LINUX);
+    }
     return r;
 }

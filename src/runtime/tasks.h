@@ -10,6 +10,7 @@
 #include "base/any.h"
 #include "base/workq.h"
 #include "runtime/exchange.h"
+#include "runtime/linux_launch.h"
 #include "runtime/task.h"
 #include "task.v2.pb-c.h"
 
@@ -22,6 +23,7 @@ struct tasks_options {
     const char *oci_runtime;  /* configured OCI runtime, or NULL */
     const char *daemon_dir;   /* where foreign shims are looked for besides PATH */
     uint64_t shutdown_timeout_ms; /* io.containerd.timeout.shim.shutdown */
+    struct linux_options linux_v1; /* io.containerd.runtime.v1.linux */
 };
 
 /* Everything is borrowed for the life of the registry. */
@@ -45,6 +47,9 @@ size_t tasks_count(struct tasks *t);
 enum task_state tasks_state(struct tasks *t, const struct task *task);
 /* True when the death of its shim leads (or has led) to a cleanup that answers task_wait(). */
 bool tasks_will_clean_up(struct tasks *t, const struct task *task);
+/* [not the loop] Kills the shim of a task that is lost, in case it is alive, or of one that is stuck: then the
+ * cleanup of a dead shim follows. Not for runtime v1. */
+void task_kill_unreachable(struct task *task);
 /* The shim of a LIVE task, referenced; NULL otherwise. */
 struct shim *tasks_live_shim(struct tasks *t, const struct task *task);
 
@@ -54,6 +59,7 @@ struct task_create {
     const char *runtime_path;  /* of the request, overrides; or NULL */
     const struct any *spec;
     const struct any *options; /* of the task, else of the container; may be empty */
+    const struct any *task_options, *container_options; /* each by itself, for runtime v1 */
     Pb__Task__CreateTaskRequest *request; /* id, rootfs, stdio, checkpoint filled; the rest is filled here */
 };
 /* Makes bundle, shim and container. ALREADY_EXISTS "task X: already exists". On failure nothing is left. */

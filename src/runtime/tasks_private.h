@@ -5,8 +5,10 @@
 #include <pthread.h>
 
 #include "base/map.h"
+#include "oci/config.h"
 #include "oci/runtime_choice.h"
 #include "runtime/cgroup_warm.h"
+#include "runtime/task_events.h"
 #include "runtime/tasks.h"
 
 struct tasks {
@@ -20,6 +22,7 @@ struct tasks {
 
     pthread_mutex_t lock;
     struct map by_key; /* "ns/id" -> struct task, one reference each */
+    struct late_exits late;
 
     pthread_mutex_t facts_lock;
     struct runtime_facts facts; /* about the OCI runtimes of this machine */
@@ -43,5 +46,26 @@ int tasks_connect_sync(struct tasks *t, struct shim_endpoint *endpoint, struct s
 void task_cleanup_start(struct task *task);
 /* Removes a socket that its shim left behind. Only below the socket directory. */
 void shim_socket_remove(const struct tasks *t, const char *address);
-/* Tells a shim to end when it has no container left. */
-void shim_shutdown(struct tasks *t, struct shim *shim, const char *ns, const char *id);
+/* Tells a shim to end when it has no container left; a shim of runtime v1 is killed. NULL: the shim of a
+ * bundle of v1 that could not be connected to. */
+void task_end_shim(struct task *task, struct shim *shim);
+/* Removes what a shim left of its container: its `delete` action, or that of the OCI runtime for v1. */
+int task_clean_up(struct task *task, struct task_exit *ret, struct err *e);
+
+/* The parts of Create that all runtimes share. */
+
+/* Takes the shim. */
+void task_go_live(struct task *task, struct shim *shim);
+/* The container could not be made: what the shim may have of it goes, then the shim (NULL: could not be
+ * connected to). */
+void task_abandon(struct task *task, struct shim *shim, struct shim_endpoint *endpoint);
+/* The OCI runtime for a container whose options name none. The caller frees. */
+int task_name_runtime(struct tasks *t, const struct oci_config *config, char **ret, struct err *e);
+
+/* Runtime v1: linux_create.c. */
+
+/* True when it runs containers of this runtime name. */
+bool linux_runs(const struct tasks *t, const char *runtime);
+int linux_create(struct tasks *t, struct task *task, const struct task_create *create,
+                 uint32_t *ret_pid, struct err *e);
+void linux_open_logs(struct task *task);

@@ -7,8 +7,8 @@
 #pragma once
 
 #include "base/mount.h"
-#include "shim/cgroup.h"
-#include "shim/oom.h"
+#include "cgroup/cgroup.h"
+#include "cgroup/oom.h"
 #include "shim/options.h"
 #include "shim/process.h"
 

@@ -17,12 +17,12 @@
 #include "base/proc.h"
 #include "base/sock.h"
 #include "base/str.h"
+#include "cgroup/cgroup.h"
 #include "oci/config.h"
 #include "oci/exit_record.h"
 #include "oci/runtime_choice.h"
 #include "shim/actions.h"
 #include "shim/address.h"
-#include "shim/cgroup.h"
 #include "shim/options.h"
 #include "task.v2.pb-c.h"
 #include "wire/pb.h"
@@ -164,13 +164,26 @@ static void unmount(const char *bundle)
         log_warn("failed to unmount %s: %s", rootfs, err_strerror(r));
 }
 
-/* The socket of a shim that was killed lies about; one that answers belongs to a living shim. */
-static void remove_socket(const char *bundle)
+/* Where the shim listened: as it noted, else where shims of this group do. NULL: out of memory. */
+static char *socket_path(const char *bundle, const struct args *args)
 {
-    _free_ char *path = NULL;
+    _cleanup_(oci_config_done) struct oci_config config = {};
+    char *path = NULL;
+
+    if (address_read(bundle, &path) == 0)
+        return path;
+    oci_config_load(bundle, &config, NULL);
+    return address_path(NULL, args->address, args->namespace_,
+                        config.group ? config.group : args->id);
+}
+
+/* The socket of a shim that was killed lies about; one that answers belongs to a living shim. */
+static void remove_socket(const char *bundle, const struct args *args)
+{
+    _free_ char *path = socket_path(bundle, args);
     _close_ int fd = -EBADF;
 
-    if (address_read(bundle, &path) < 0)
+    if (!path)
         return;
     if (sock_connect(path, 0, &fd) == -ECONNREFUSED)
         unlink(path);
@@ -224,7 +237,7 @@ int action_delete(const struct args *args, struct err *e)
     delete_by_runtime(bundle, args->namespace_, args->id);
     kill_rest(bundle, args->id);
     unmount(bundle);
-    remove_socket(bundle);
+    remove_socket(bundle, args);
     if (record.at.tv_sec == 0)
         record.at = clock_realtime();
     return print_answer(&record, e) < 0 ? EXIT_FAILURE : 0;

@@ -17,7 +17,7 @@
 #include "runtime.bootstrap.v1.pb-c.h"
 #include "shim/actions.h"
 #include "shim/address.h"
-#include "shim/cgroup.h"
+#include "cgroup/cgroup.h"
 #include "shim/options.h"
 
 #define CONNECT_TIMEOUT_MS 100

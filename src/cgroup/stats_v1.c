@@ -6,7 +6,7 @@
 #include "base/fs.h"
 #include "base/str.h"
 #include "cgroups.v1.pb-c.h"
-#include "shim/stats.h"
+#include "cgroup/stats.h"
 #include "wire/pb.h"
 
 typedef Pb__Cgroups1__Metrics Metrics;

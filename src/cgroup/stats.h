@@ -10,7 +10,7 @@
 
 #include <protobuf-c/protobuf-c.h>
 
-#include "shim/cgroup.h"
+#include "cgroup/cgroup.h"
 
 /* The caller frees with pb_free(). ERR_UNKNOWN when out of memory. */
 int stats_v1(const struct cgroup *c, Google__Protobuf__Any **ret, struct err *e);

@@ -9,7 +9,7 @@
 #pragma once
 
 #include "base/event.h"
-#include "shim/cgroup.h"
+#include "cgroup/cgroup.h"
 
 struct oom;
 typedef void (*oom_fn)(struct oom *oom);

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "shim/cgroup.h"
+#include "cgroup/cgroup.h"
 
 #include <dirent.h>
 #include <fcntl.h>
@@ -11,7 +11,7 @@
 #include "base/fs.h"
 #include "base/proc.h"
 #include "base/str.h"
-#include "shim/stats.h"
+#include "cgroup/stats.h"
 
 #define TEXT_MAX 16384
 #define PROCS_MAX (1024 * 1024)

@@ -5,7 +5,7 @@
 #include "base/fs.h"
 #include "base/str.h"
 #include "cgroups.v2.pb-c.h"
-#include "shim/stats.h"
+#include "cgroup/stats.h"
 #include "wire/pb.h"
 
 typedef Pb__Cgroups2__Metrics Metrics;

@@ -10,7 +10,7 @@
 #include "base/str.h"
 #include "cgroups.v1.pb-c.h"
 #include "cgroups.v2.pb-c.h"
-#include "shim/stats.h"
+#include "cgroup/stats.h"
 #include "wire/pb.h"
 
 static void put(const char *root, const char *file, const char *text)

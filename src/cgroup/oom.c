@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "shim/oom.h"
+#include "cgroup/oom.h"
 
 #include <fcntl.h>
 #include <stdio.h>
@@ -7,7 +7,7 @@
 
 #include "base/fs.h"
 #include "base/str.h"
-#include "shim/stats.h"
+#include "cgroup/stats.h"
 
 #define SECOND_LOOK_MS 100
 

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "shim/stats.h"
+#include "cgroup/stats.h"
 
 #include <fcntl.h>
 
