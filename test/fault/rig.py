@@ -122,26 +122,27 @@ class Rig:
         self.runtime = runtime
         self.ns = f"f{os.getpid()}-{next(numbers)}"
         self.lower = make_root(daemon.base / "lower")
+        self.names = set()
         self.before = self.ledger()
 
     # what is there
 
     def ledger(self):
         """What is on the machine that bears our names."""
-        marks = (self.ns, str(self.d.base))
-        own = {str(self.d.base), "process %d" % self.d.pid if self.d.process else ""}
-        return {item for item in ledger.snapshot()
-                if any(mark in item for mark in marks) and not item.startswith("process %d " % self.d.process.pid
-                                                                               if self.d.process else "\0")} - own
+        daemon = f"process {self.d.pid} " if self.d.process else "\0"
+        found = {item for item in ledger.snapshot()
+                 if (self.ns in item or str(self.d.base) in item) and not item.startswith(daemon)}
+        for place in (self.d.state, self.d.root):
+            found.update(f"bundle {p}" for p in place.glob(f"io.containerd.runtime.*/{self.ns}/*"))
+        found.update(f"socket of {name}" for name in self.names if self.socket(name).exists())
+        return found
 
     def left_behind(self, seconds=6):
         """Of our names, what a removed container leaves; waits until there is nothing."""
         deadline = time.monotonic() + seconds
         while True:
-            left = sorted(i for i in self.ledger() - self.before if not ledger.is_kept_directory(i)
-                          and i != f"cgroup /sys/fs/cgroup/unified/{self.ns}" and not self.is_namespace_cgroup(i))
-            bundles = self.d.state / "io.containerd.runtime.v2.task" / self.ns
-            left += [f"bundle {p}" for p in bundles.glob("*")] if bundles.exists() else []
+            left = sorted(item for item in self.ledger() - self.before
+                          if not ledger.is_kept_directory(item) and not self.is_namespace_cgroup(item))
             if not left or time.monotonic() > deadline:
                 return left
             time.sleep(0.02)
@@ -161,7 +162,12 @@ class Rig:
                     pass
 
     def forget(self):
-        """At the end: what the namespace itself has made."""
+        """At the end: what a failed test has left, and what the namespace itself has made."""
+        for name in self.names if self.d.process and self.d.process.poll() is None else ():
+            try:
+                self.remove(name)
+            except (grpc.RpcError, AssertionError):
+                pass  # the test has failed already, and the ledger says what is left
         self.remove_namespace_cgroups()
         shutil.rmtree(f"/run/containerd/runc/{self.ns}", ignore_errors=True)
 
@@ -229,6 +235,7 @@ class Rig:
 
     def container(self, name, args=OBEDIENT, runtime=None, options=None, spec=None, **spec_options):
         message = message_class("containerd.services.containers.v1.CreateContainerRequest")()
+        self.names.add(name)
         message.container.id = name
         message.container.runtime.name = runtime or self.runtime
         if options:
@@ -285,6 +292,21 @@ class Rig:
 
     def wait(self, name, exec_id="", timeout=20):
         return self.task("Wait", container_id=name, exec_id=exec_id, timeout=timeout).exit_status
+
+    def end(self, name):
+        """Asks an OBEDIENT container to end, as often as it takes (the shell may not listen yet); its status."""
+        for _ in range(30):
+            try:
+                self.kill(name, signal.SIGTERM)
+            except grpc.RpcError as error:
+                if error.code() != grpc.StatusCode.NOT_FOUND:
+                    raise
+            try:
+                return self.wait(name, timeout=0.5)
+            except grpc.RpcError as error:
+                if error.code() != grpc.StatusCode.DEADLINE_EXCEEDED:
+                    raise
+        raise AssertionError(f"{name} does not end")
 
     def delete(self, name, timeout=20):
         return self.task("Delete", container_id=name, timeout=timeout).exit_status
@@ -377,7 +399,7 @@ class Bystander:
         self.reader = Reader(self.path)
         self.reader.keep = True
         self.reader.start()
-        self.pid = rig.run(name, ("sh", "-c", self.SCRIPT), io={"stdout": str(self.path)})
+        self.pid = rig.run(name, ("sh", "-c", self.SCRIPT), io={"stdout": str(self.path), "stderr": "/dev/null"})
         self.born = start_time(self.pid)
         self.lines = 0
 

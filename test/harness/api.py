@@ -15,8 +15,11 @@ import pathlib
 import subprocess
 import tempfile
 
-import grpc
-from google.protobuf import descriptor_pb2, descriptor_pool, json_format, message_factory
+# Its handlers of fork() wait for each other for ever in Debian 13; tests that fork use no gRPC in the child.
+os.environ["GRPC_ENABLE_FORK_SUPPORT"] = "0"
+
+import grpc  # noqa: E402
+from google.protobuf import descriptor_pb2, descriptor_pool, json_format, message_factory  # noqa: E402
 
 PROTO_DIR = pathlib.Path(__file__).resolve().parents[2] / "api"
 

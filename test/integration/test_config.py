@@ -215,12 +215,8 @@ def test_differs(configured):
     assert refusal(daemon, "containerd.services.diff.v1.Diff/Apply", {})[0] == grpc.StatusCode.UNIMPLEMENTED
 
 
-def test_runtime_v1_is_named_once(configured):
-    table = '[plugins."io.containerd.runtime.v1.linux"]\n'
-    daemon = configured(table + '  shim = "containerd-shim"\n  no_shim = false\n')
-    assert not warnings(daemon, "runtime.v1.linux")
-    daemon = configured(table + '  shim = "other"\n  no_shim = true\n')
-    assert len(warnings(daemon, "runtime.v1.linux")) == 1
+def test_no_shim_is_refused(refused):
+    assert "no_shim = true" in refused('[plugins."io.containerd.runtime.v1.linux"]\n  no_shim = true\n')
 
 
 def test_time_for_a_state(configured, archive):

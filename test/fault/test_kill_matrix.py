@@ -1,0 +1,41 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A part of the matrix of deaths: every third point of each verb and victim (`make kill-matrix` tries all)."""
+import pytest
+
+from fault import kill_matrix
+
+
+@pytest.fixture(scope="module")
+def tracer(tmp_path_factory):
+    return kill_matrix.build(tmp_path_factory.mktemp("tracer"))
+
+
+@pytest.mark.parametrize("victim", kill_matrix.VICTIMS)
+def test_killed_at_every_third_point(daemon, tracer, victim):
+    matrix = kill_matrix.Matrix(daemon, tracer)
+    for verb in kill_matrix.VERBS:
+        matrix.row(verb, victim, every=3)
+    matrix.end()
+    assert not matrix.failures, "\n".join(matrix.failures)
+    # Fewer would mean that the tracer has not seen the calls.
+    assert matrix.points >= 15, f"only {matrix.points} points"
+
+
+def test_the_tracer_kills_before_the_call(tracer, tmp_path):
+    """The call at the chosen point has no effect, those before it have."""
+    import subprocess
+    program = tmp_path / "program"
+    source = tmp_path / "program.c"
+    source.write_text("""
+        #include <stdio.h>
+        #include <sys/stat.h>
+        int main(void) { getchar(); mkdir("a", 0755); mkdir("b", 0755); mkdir("c", 0755); return 0; }
+        """)
+    subprocess.run(["cc", "-o", program, source], check=True)
+    victim = subprocess.Popen([program], stdin=subprocess.PIPE, cwd=tmp_path)
+    killer = kill_matrix.Killer(tracer, victim.pid, 3)
+    victim.communicate(b"x\n", timeout=10)
+    killer.process.wait(10)
+    killer.thread.join(10)
+    assert killer.has_killed and victim.returncode == -9, killer.lines
+    assert (tmp_path / "a").exists() and (tmp_path / "b").exists() and not (tmp_path / "c").exists(), killer.lines
