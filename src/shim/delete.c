@@ -6,6 +6,7 @@
  */
 #include <fcntl.h>
 #include <limits.h>
+#include <poll.h>
 #include <stdio.h>
 #include <sys/mount.h>
 
@@ -28,6 +29,8 @@
 #include "wire/pb.h"
 
 /* Daemons give us 5 s altogether. */
+#define OWN_END_MS 1000
+#define SHARED_END_MS 50
 #define RUNTIME_TIMEOUT_MS 3000
 #define KILL_ROUNDS 50
 #define KILL_PAUSE_US 10000
@@ -114,31 +117,35 @@ static void delete_by_runtime(const char *bundle, const char *namespace_, const 
 static int find_cgroup(const char *bundle, struct cgroup *ret)
 {
     _cleanup_(oci_config_done) struct oci_config config = {};
-    _cleanup_(buf_done) struct buf text = BUF_INIT(16384);
-    static const char *const controllers[] = {"memory", "cpu",     "cpuacct", "cpuset",
-                                              "pids",   "devices", "freezer", "blkio"};
+    _cleanup_(buf_done) struct buf text = BUF_INIT(65536);
+    _cleanup_(cgroup_done) struct cgroup own = {};
 
     if (cgroup_load(ret, bundle) >= 0)
         return 0;
     if (oci_config_load(bundle, &config, NULL) < 0 || !config.cgroups_path ||
         config.cgroups_path[0] != '/')
         return -ENOENT;
-    buf_printf(&text, "0::%s\n", config.cgroups_path);
-    for (size_t i = 0; i < ARRAY_SIZE(controllers); i++)
-        buf_printf(&text, "%zu:%s:%s\n", i + 1, controllers[i], config.cgroups_path);
+    /* The hierarchies are those that we are in ourselves. */
+    int r = cgroup_init(&own, getpid());
+    if (r < 0)
+        return r;
+    for (const char *line = own.text; *line; line += strspn(line, "\n")) {
+        size_t len = strcspn(line, "\n");
+        const char *names = memchr(line, ':', len);
+        const char *path = names ? memchr(names + 1, ':', len - (size_t)(names + 1 - line)) : NULL;
+        if (path)
+            buf_printf(&text, "%.*s:%s\n", (int)(path - line), line, config.cgroups_path);
+        line += len;
+    }
     _free_ char *lines = buf_take_str(&text);
-    struct cgroup probe = {};
-    int r = lines ? cgroup_init(&probe, getpid()) : -ENOMEM;
-    bool is_unified = probe.is_unified;
-    cgroup_done(&probe);
-    return r < 0 ? r : cgroup_init_text(ret, lines, NULL, is_unified);
+    return lines ? cgroup_init_text(ret, lines, NULL, own.is_unified) : -ENOMEM;
 }
 
 static void kill_rest(const char *bundle, const char *id)
 {
     _cleanup_(cgroup_done) struct cgroup cgroup = {};
 
-    if (find_cgroup(bundle, &cgroup) < 0 || !cgroup_exists(&cgroup))
+    if (find_cgroup(bundle, &cgroup) < 0)
         return;
     int left = 1;
     for (int i = 0; left > 0 && i < KILL_ROUNDS; i++) {
@@ -164,28 +171,37 @@ static void unmount(const char *bundle)
         log_warn("failed to unmount %s: %s", rootfs, err_strerror(r));
 }
 
-/* Where the shim listened: as it noted, else where shims of this group do. NULL: out of memory. */
-static char *socket_path(const char *bundle, const struct args *args)
+/* The connection ends within timeout_ms: whoever listened is gone. */
+static bool peer_ends(int fd, int timeout_ms)
 {
-    _cleanup_(oci_config_done) struct oci_config config = {};
-    char *path = NULL;
+    struct pollfd p = {.fd = fd, .events = POLLIN};
 
-    if (address_read(bundle, &path) == 0)
-        return path;
-    oci_config_load(bundle, &config, NULL);
-    return address_path(NULL, args->address, args->namespace_,
-                        config.group ? config.group : args->id);
+    return poll(&p, 1, timeout_ms) == 1;
 }
 
-/* The socket of a shim that was killed lies about; one that answers belongs to a living shim. */
+/* The socket of a shim that was killed lies about; one that answers belongs to a living shim. A
+ * killed one may still be on its way out: its sockets are closed one after the other, and the
+ * daemon that calls us has seen the first of them. A shim of a group may live for others and is not
+ * waited for long. */
 static void remove_socket(const char *bundle, const struct args *args)
 {
-    _free_ char *path = socket_path(bundle, args);
+    _cleanup_(oci_config_done) struct oci_config config = {};
+    _free_ char *path = NULL;
     _close_ int fd = -EBADF;
 
+    oci_config_load(bundle, &config, NULL);
+    bool is_shared = config.group && !str_eq(config.group, args->id);
+    if (address_read(bundle, &path) < 0)
+        path = address_path(NULL, args->address, args->namespace_,
+                            is_shared ? config.group : args->id);
     if (!path)
         return;
-    if (sock_connect(path, 0, &fd) == -ECONNREFUSED)
+    int r = sock_connect(path, 0, &fd);
+    if (r == 0 && peer_ends(fd, is_shared ? SHARED_END_MS : OWN_END_MS)) {
+        close_fd(&fd);
+        r = sock_connect(path, 0, &fd);
+    }
+    if (r == -ECONNREFUSED)
         unlink(path);
 }
 

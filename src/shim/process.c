@@ -20,6 +20,9 @@
 #define SLOW_LAUNCH_MS 1000
 #define DELETE_TRIES 50
 #define DELETE_RETRY_MS 100
+/* What the runtime may take to start a container whose init has ended: it waits for init to open a
+ * fifo, and that may never come. */
+#define START_GRACE_MS 2000
 
 struct process *process_new(struct container *c, const char *exec_id)
 {
@@ -266,6 +269,8 @@ static void on_end(struct child *child, int status)
     p->exit.status = status;
     p->exit.at = clock_realtime();
     stdio_end_input(&p->io);
+    if (p->start_call)
+        runtime_call_hurry(p->start_call, START_GRACE_MS);
     process_tell_end(p);
 }
 
@@ -411,8 +416,11 @@ static void on_init_started(void *userdata, const struct err *e, const char *out
     Pb__Event__TaskStart event = PB__EVENT__TASK_START__INIT;
 
     p->is_launching = false;
+    p->start_call = NULL;
     if (e) {
-        err_set(&op->error, e->code, "OCI runtime start failed: %s", e->msg);
+        /* Of a process that has ended no time was short. */
+        enum err_code code = p->has_ended ? ERR_UNKNOWN : e->code;
+        err_set(&op->error, code, "OCI runtime start failed: %s", e->msg);
         op_end(op, &op->error);
     } else {
         p->state = PROCESS_RUNNING;
@@ -439,13 +447,18 @@ static void start_init(struct op *op)
     runtime_args_globals(&args, &c->runtime);
     runtime_args_add(&args, "start");
     runtime_args_add(&args, c->id);
-    op_call(op,
-            &(struct runtime_request){
-                .command = "start",
-                .args = &args,
-                .timeout_ms = PROCESS_LAUNCH_TIMEOUT_MS,
-            },
-            on_init_started);
+    const struct runtime_request request = {
+        .command = "start",
+        .args = &args,
+        .timeout_ms = PROCESS_LAUNCH_TIMEOUT_MS,
+    };
+    struct reaper *reaper = &c->shim->reaper;
+    struct err e = ERR_INIT;
+    if (runtime_call_new(reaper, &c->runtime, &request, on_init_started, op, &p->start_call, &e) <
+        0)
+        on_init_started(op, &e, "");
+    else if (p->has_ended)
+        runtime_call_hurry(p->start_call, START_GRACE_MS);
 }
 
 static char *spec_path(const struct process *p)

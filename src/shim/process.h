@@ -88,7 +88,8 @@ struct process {
     struct list queue;
     struct list waiters;
     size_t n_waiters;
-    struct op *waits_for_end; /* a delete that goes on when the end has been told */
+    struct runtime_call *start_call; /* of init, while it is under way */
+    struct op *waits_for_end;        /* a delete that goes on when the end has been told */
 };
 
 /* terminal and the paths are set by the caller. NULL: out of memory. */

@@ -199,6 +199,14 @@ static void on_deadline(struct event_timer *timer)
     proc_kill(&call->child.proc, SIGKILL); /* its end comes by the reaper */
 }
 
+void runtime_call_hurry(struct runtime_call *call, uint32_t timeout_ms)
+{
+    if (!child_is_alive(&call->child) || timeout_ms >= call->timeout_ms)
+        return;
+    call->timeout_ms = timeout_ms;
+    event_timer_arm(call->reaper->loop, &call->deadline, timeout_ms, on_deadline);
+}
+
 /* The error among the lines written since the call began (calls side by side share the file). */
 static bool read_log(const struct runtime_call *call, char *ret, size_t size)
 {

@@ -62,6 +62,8 @@ typedef void (*runtime_call_fn)(void *userdata, const struct err *e, const char 
 int runtime_call_new(struct reaper *reaper, const struct runtime *r,
                      const struct runtime_request *request, runtime_call_fn fn, void *userdata,
                      struct runtime_call **ret, struct err *e);
+/* It has no more than timeout_ms from now on. */
+void runtime_call_hurry(struct runtime_call *call, uint32_t timeout_ms);
 /* Kills it; fn is not called. Takes NULL. Returns NULL. */
 struct runtime_call *runtime_call_free(struct runtime_call *call);
 

@@ -26,6 +26,7 @@ static const int allowed[] = {
     SCMP_SYS(fsync),
     SCMP_SYS(fdatasync),
     SCMP_SYS(syncfs),
+    SCMP_SYS(sync_file_range),
     /* files, all relative to a directory */
     SCMP_SYS(openat),
     SCMP_SYS(openat2),

@@ -9,6 +9,8 @@
 #include "base/log.h"
 #include "base/str.h"
 
+#define WRITEBACK_MIN (64 * 1024) /* bytes of a file whose way to the disk is begun at once */
+
 void tree_init(struct tree *t, int root_fd, enum whiteouts whiteouts)
 {
     *t = (struct tree){
@@ -327,6 +329,10 @@ int tree_close_file(struct tree *t, const struct tree_entry *entry, int fd, stru
         return tree_fail(e, -errno, "set the size of", entry->path);
     if ((r = set_owner_mode(entry, own_fd, e)) < 0 || (r = set_xattrs(t, entry, own_fd, e)) < 0)
         return r;
+    /* Whoever commits the tree makes it durable, which is short when the disk has been busy all
+     * along. */
+    if (entry->size >= WRITEBACK_MIN)
+        (void)sync_file_range(own_fd, 0, 0, SYNC_FILE_RANGE_WRITE);
     if (futimens(own_fd, entry->times) < 0)
         return tree_fail(e, -errno, "set the times of", entry->path);
     return 0;

@@ -435,3 +435,26 @@ def test_want_of_memory(d):
     run(d, "c1", "sh", "-c", "tail /dev/zero", options=("--rm", "--memory-limit", "8000000"), check=False)
     topics = [topic for topic, _ in events.stop()]
     assert topics.count("/tasks/oom") >= 1 and topics.count("/tasks/exit") == 1, topics
+
+
+def test_kill_of_the_daemon_while_creating(w):
+    """At any moment of a short life: the next daemon finds what there is, and nothing is left."""
+    for i in range(8):
+        p = w.popen("ctr", "--address", w.address, "run", "--rm", "--runtime", RUNTIME, IMAGE, f"c{i}", "sleep", "0.03",
+                    stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        time.sleep(0.03 + i * 0.02)
+        w.kill()
+        w.start()
+        p.wait(30)
+
+        def settled():
+            state = status(w, f"c{i}")
+            if state == "CREATED":
+                w.ctr("tasks", "kill", "-s", "SIGKILL", f"c{i}", check=False)
+            return state in ("STOPPED", None)
+
+        wait_until(settled, what=f"c{i} settled")
+        w.ctr("tasks", "rm", f"c{i}", check=False)
+        w.ctr("containers", "rm", f"c{i}", check=False)
+        assert not bundle(w, f"c{i}").exists(), w.log_text()[-3000:]
+    forget_fifos()

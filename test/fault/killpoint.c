@@ -3,14 +3,16 @@
  * Kills a process at its N-th system call that changes something outside of it.
  *
  *     killpoint PID N            the process PID, all of its threads, none of its children
- *     killpoint PID N PROGRAM    the first child of PID that executes PROGRAM (by the file's name), from then on
+ *     killpoint PID N PROGRAM    the first child of PID that executes PROGRAM (by the file's name),
+ * from then on
  *
- * Prints "ready" when it watches, then one line per such call, "<number> <name> <argument>", and ends with
- * "killed" (status 0) or, when the process ended by itself, "ended" (status 1). N = 0 kills never: the lines of
- * such a run are the points that there are. When killpoint itself is killed, the process goes on unwatched.
+ * Prints "ready" when it watches, then one line per such call, "<number> <name> <argument>", and
+ * ends with "killed" (status 0) or, when the process ended by itself, "ended" (status 1). N = 0
+ * kills never: the lines of such a run are the points that there are. When killpoint itself is
+ * killed, the process goes on unwatched.
  *
- * The call at which it is killed is not carried out: the kernel gives up a call whose tracer has sent SIGKILL
- * at its entry. So N and N + 1 are the states before and after call N.
+ * The call at which it is killed is not carried out: the kernel gives up a call whose tracer has
+ * sent SIGKILL at its entry. So N and N + 1 are the states before and after call N.
  */
 #define _GNU_SOURCE
 #include <dirent.h>
@@ -42,18 +44,28 @@ static const struct {
     const char *name;
     int path; /* the argument that is a path, -1: none; 8: a file descriptor */
 } calls[] = {
-#define CALL(name, path) {SYS_##name, #name, path}
-    CALL(openat, 1),     CALL(write, 8),     CALL(pwrite64, 8),   CALL(writev, 8),   CALL(sendmsg, 8),
-    CALL(sendto, 8),     CALL(fsync, 8),     CALL(fdatasync, 8),  CALL(ftruncate, 8), CALL(renameat, 1),
-    CALL(renameat2, 1),  CALL(unlinkat, 1),  CALL(mkdirat, 1),    CALL(linkat, 1),   CALL(symlinkat, 0),
-    CALL(mknodat, 1),    CALL(mount, 1),     CALL(umount2, 0),    CALL(move_mount, 1), CALL(clone, -1),
-    CALL(clone3, -1),    CALL(execve, 0),    CALL(connect, 8),    CALL(bind, 8),     CALL(fchmod, 8),
-    CALL(fchmodat, 1),   CALL(fchown, 8),    CALL(fchownat, 1),   CALL(kill, -1),    CALL(pidfd_send_signal, 8),
-    CALL(waitid, -1),    CALL(wait4, -1),    CALL(openat2, 1),    CALL(splice, 8),   CALL(tee, 8),
+#define CALL(name, path)        \
+    {                           \
+        SYS_##name, #name, path \
+    }
+    CALL(openat, 1),     CALL(write, 8),     CALL(pwrite64, 8),
+    CALL(writev, 8),     CALL(sendmsg, 8),   CALL(sendto, 8),
+    CALL(fsync, 8),      CALL(fdatasync, 8), CALL(ftruncate, 8),
+    CALL(renameat, 1),   CALL(renameat2, 1), CALL(unlinkat, 1),
+    CALL(mkdirat, 1),    CALL(linkat, 1),    CALL(symlinkat, 0),
+    CALL(mknodat, 1),    CALL(mount, 1),     CALL(umount2, 0),
+    CALL(move_mount, 1), CALL(clone, -1),    CALL(clone3, -1),
+    CALL(execve, 0),     CALL(connect, 8),   CALL(bind, 8),
+    CALL(fchmod, 8),     CALL(fchmodat, 1),  CALL(fchown, 8),
+    CALL(fchownat, 1),   CALL(kill, -1),     CALL(pidfd_send_signal, 8),
+    CALL(waitid, -1),    CALL(wait4, -1),    CALL(openat2, 1),
+    CALL(splice, 8),     CALL(tee, 8),
 #ifdef SYS_open
-    CALL(open, 0),       CALL(rename, 0),    CALL(unlink, 0),     CALL(mkdir, 0),    CALL(rmdir, 0),
-    CALL(link, 0),       CALL(symlink, 0),   CALL(mknod, 0),      CALL(chmod, 0),    CALL(chown, 0),
-    CALL(lchown, 0),     CALL(vfork, -1),    CALL(fork, -1),
+    CALL(open, 0),       CALL(rename, 0),    CALL(unlink, 0),
+    CALL(mkdir, 0),      CALL(rmdir, 0),     CALL(link, 0),
+    CALL(symlink, 0),    CALL(mknod, 0),     CALL(chmod, 0),
+    CALL(chown, 0),      CALL(lchown, 0),    CALL(vfork, -1),
+    CALL(fork, -1),
 #endif
 };
 
@@ -85,7 +97,8 @@ static bool changes_something(const struct __ptrace_syscall_info *info)
     }
 }
 
-static void describe(pid_t pid, const struct __ptrace_syscall_info *info, int path, char *ret, size_t size)
+static void describe(pid_t pid, const struct __ptrace_syscall_info *info, int path, char *ret,
+                     size_t size)
 {
     char link[64];
 
@@ -108,7 +121,8 @@ static bool count_call(struct watch *w, pid_t pid)
     struct __ptrace_syscall_info info;
     char text[256];
 
-    if (ptrace(PTRACE_GET_SYSCALL_INFO, pid, sizeof(info), &info) <= 0 || info.op != PTRACE_SYSCALL_INFO_ENTRY)
+    if (ptrace(PTRACE_GET_SYSCALL_INFO, pid, sizeof(info), &info) <= 0 ||
+        info.op != PTRACE_SYSCALL_INFO_ENTRY)
         return false;
     for (size_t i = 0; i < sizeof(calls) / sizeof(calls[0]); i++) {
         if (calls[i].number != info.entry.nr || !changes_something(&info))
@@ -172,7 +186,8 @@ static pid_t group_of(pid_t thread)
     return group;
 }
 
-/* A process that is neither the daemon nor the target: a child that has just executed something, or will. */
+/* A process that is neither the daemon nor the target: a child that has just executed something, or
+ * will. */
 static void judge_child(struct watch *w, pid_t pid, int event)
 {
     char path[64], exe[4096];

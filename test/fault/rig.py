@@ -123,6 +123,10 @@ class Rig:
         self.ns = f"f{os.getpid()}-{next(numbers)}"
         self.lower = make_root(daemon.base / "lower")
         self.names = set()
+        # Made once, before threads would make one each.
+        for name in ("google.protobuf.Any", "containerd.services.containers.v1.CreateContainerRequest",
+                     "containerd.services.tasks.v1.ExecProcessRequest"):
+            message_class(name)
         self.before = self.ledger()
 
     # what is there

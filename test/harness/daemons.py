@@ -22,15 +22,16 @@ class Daemon:
 
     name = "wherryd"
 
-    def __init__(self, extra_config="", wrapper=()):
+    def __init__(self, extra_config="", wrapper=(), log_level="debug", place="/tmp"):
         # Short: a socket's path may have 107 bytes.
-        self.base = pathlib.Path(tempfile.mkdtemp(prefix="w-", dir="/tmp"))
+        self.base = pathlib.Path(tempfile.mkdtemp(prefix="w-", dir=place))
         self.root = self.base / "root"
         self.state = self.base / "state"
         self.address = str(self.base / "d.sock")
         self.log = self.base / "log"
         self.extra_config = extra_config
         self.wrapper = list(wrapper)
+        self.log_level = log_level
         self.process = None
         self._api = None
 
@@ -38,7 +39,7 @@ class Daemon:
 
     def command(self):
         command = [str(BIN / "wherryd"), "--root", str(self.root), "--state", str(self.state),
-                   "--address", self.address, "--log-level", "debug"]
+                   "--address", self.address, "--log-level", self.log_level]
         config = self.base / "config.toml"
         config.write_text("version = 2\n" + self.extra_config)
         return command + ["--config", str(config)]
