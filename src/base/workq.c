@@ -7,11 +7,18 @@
 
 #include "base/attr.h"
 
+struct worker {
+    struct list link; /* of left */
+    struct workq *queue;
+    pthread_t thread;
+};
+
 struct workq {
     pthread_mutex_t lock;
     pthread_cond_t work;  /* a job came, or the queue is ending */
     pthread_cond_t ended; /* a thread has left */
     struct list jobs;
+    struct list left; /* workers that have left and are to be joined */
     unsigned n_jobs;
     unsigned n_threads, n_idle, max_threads;
     bool ending;
@@ -28,6 +35,7 @@ int workq_new(unsigned max_threads, struct workq **ret)
         return -ENOMEM;
     q->max_threads = max_threads;
     list_init(&q->jobs);
+    list_init(&q->left);
     pthread_mutex_init(&q->lock, NULL);
     pthread_cond_init(&q->ended, NULL);
     pthread_condattr_init(&attr);
@@ -38,6 +46,16 @@ int workq_new(unsigned max_threads, struct workq **ret)
     return 0;
 }
 
+/* With the lock held. Who has left has nothing more to do than to end. */
+static void join_left(struct workq *q)
+{
+    for (struct list *l; (l = list_pop_front(&q->left));) {
+        struct worker *w = container_of(l, struct worker, link);
+        pthread_join(w->thread, NULL);
+        free(w);
+    }
+}
+
 void workq_end(struct workq *q)
 {
     pthread_mutex_lock(&q->lock);
@@ -45,6 +63,7 @@ void workq_end(struct workq *q)
     pthread_cond_broadcast(&q->work);
     while (q->n_threads > 0)
         pthread_cond_wait(&q->ended, &q->lock);
+    join_left(q);
     pthread_mutex_unlock(&q->lock);
 }
 
@@ -88,7 +107,8 @@ static struct workq_job *next_job(struct workq *q)
 
 static void *thread_main(void *arg)
 {
-    struct workq *q = arg;
+    struct worker *w = arg;
+    struct workq *q = w->queue;
     struct workq_job *job;
 
     pthread_mutex_lock(&q->lock);
@@ -97,30 +117,40 @@ static void *thread_main(void *arg)
         job->fn(job);
         pthread_mutex_lock(&q->lock);
     }
+    /* Each joins those before it, so that at most one lies about. */
+    join_left(q);
     q->n_threads--;
-    /* Under the lock: once it is released workq_end() may return and q be freed. */
+    list_push_back(&q->left, &w->link);
     pthread_cond_signal(&q->ended);
     pthread_mutex_unlock(&q->lock);
     return NULL;
 }
 
-/* All signals are for the thread that runs the loop. */
+/* With the lock held, which the new thread takes first: its handle is there before it can leave.
+ * All signals are for the thread that runs the loop. */
 static int start_thread(struct workq *q)
 {
     pthread_attr_t attr;
-    pthread_t thread;
     sigset_t all, before;
+    struct worker *w = calloc(1, sizeof(*w));
 
+    if (!w)
+        return -ENOMEM;
+    w->queue = q;
     int r = pthread_attr_init(&attr);
-    if (r)
+    if (r) {
+        free(w);
         return -r;
+    }
+    join_left(q);
     pthread_attr_setstacksize(&attr, WORKQ_STACK_BYTES);
-    pthread_attr_setdetachstate(&attr, PTHREAD_CREATE_DETACHED);
     sigfillset(&all);
     pthread_sigmask(SIG_SETMASK, &all, &before);
-    r = pthread_create(&thread, &attr, thread_main, q);
+    r = pthread_create(&w->thread, &attr, thread_main, w);
     pthread_sigmask(SIG_SETMASK, &before, NULL);
     pthread_attr_destroy(&attr);
+    if (r)
+        free(w);
     return -r;
 }
 

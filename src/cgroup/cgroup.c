@@ -50,6 +50,28 @@ int cgroup_init(struct cgroup *c, pid_t pid)
     return cgroup_init_text(c, text, NULL, is_unified(CGROUP_ROOT));
 }
 
+int cgroup_init_path(struct cgroup *c, const char *path)
+{
+    _cleanup_(cgroup_done) struct cgroup own = {};
+    _cleanup_(buf_done) struct buf text = BUF_INIT(65536);
+
+    if (!path || path[0] != '/')
+        return -EINVAL;
+    int r = cgroup_init(&own, getpid());
+    if (r < 0)
+        return r;
+    for (const char *line = own.text; *line; line += strspn(line, "\n")) {
+        size_t len = strcspn(line, "\n");
+        const char *names = memchr(line, ':', len);
+        const char *at = names ? memchr(names + 1, ':', len - (size_t)(names + 1 - line)) : NULL;
+        if (at)
+            buf_printf(&text, "%.*s:%s\n", (int)(at - line), line, path);
+        line += len;
+    }
+    _free_ char *lines = buf_take_str(&text);
+    return lines ? cgroup_init_text(c, lines, NULL, own.is_unified) : -ENOMEM;
+}
+
 void cgroup_done(struct cgroup *c)
 {
     free(c->text);
@@ -123,7 +145,9 @@ char *cgroup_dir(const struct cgroup *c, const char *controller)
         return NULL;
     if (!controller)
         return str_printf("%s%s%.*s", c->root, c->is_unified ? "" : "/unified", (int)len, path);
-    return str_printf("%s/%s%.*s", c->root, controller, (int)len, path);
+    /* A named hierarchy is mounted under its name alone. */
+    const char *name = str_after_prefix(controller, "name=");
+    return str_printf("%s/%s%.*s", c->root, name ? name : controller, (int)len, path);
 }
 
 bool cgroup_exists(const struct cgroup *c)
@@ -247,7 +271,8 @@ static int kill_below(const struct cgroup *c, const char *controller, const char
 
 int cgroup_kill(const struct cgroup *c)
 {
-    static const char *const controllers[] = {"pids", "memory", "devices", "cpu"};
+    static const char *const controllers[] = {"pids",    "memory", "devices", "cpu",
+                                              "freezer", "cpuset", "blkio"};
     int found = 0;
 
     if (c->is_unified) {
@@ -295,13 +320,8 @@ void cgroup_remove(const struct cgroup *c)
     for (const char *line = c->text; *line;) {
         size_t len = strcspn(line, "\n");
         const char *names = memchr(line, ':', len);
-        size_t n = names ? strcspn(names + 1, ":,=") : 0;
+        size_t n = names ? strcspn(names + 1, ":,") : 0;
         _free_ char *controller = n > 0 ? strndup(names + 1, n) : NULL;
-        /* "name=systemd" is mounted under what follows the equals sign. */
-        if (controller && str_eq(controller, "name") && names[1 + n] == '=') {
-            free(controller);
-            controller = NULL;
-        }
         _free_ char *dir = cgroup_dir(c, controller);
         if (dir)
             remove_below(dir, 0);

@@ -2,10 +2,10 @@
 #include "oci/config.h"
 
 #include <fcntl.h>
-#include <jansson.h>
 
 #include "base/fs.h"
 #include "base/str.h"
+#include "oci/document.h"
 
 void oci_config_done(struct oci_config *c)
 {
@@ -14,36 +14,6 @@ void oci_config_done(struct oci_config *c)
     free(c->cgroups_path);
     free(c->group);
     *c = (struct oci_config){};
-}
-
-static void json_freep(json_t **j)
-{
-    json_decref(*j);
-}
-
-/* The parser recurses on the C stack, so depth is judged before it runs. */
-static bool is_too_deep(const char *json, size_t n)
-{
-    size_t depth = 0;
-    bool in_string = false;
-
-    for (size_t i = 0; i < n; i++) {
-        char c = json[i];
-        if (in_string) {
-            if (c == '\\')
-                i++;
-            else if (c == '"')
-                in_string = false;
-        } else if (c == '"') {
-            in_string = true;
-        } else if (c == '{' || c == '[') {
-            if (++depth > OCI_CONFIG_DEPTH_MAX)
-                return true;
-        } else if ((c == '}' || c == ']') && depth > 0) {
-            depth--;
-        }
-    }
-    return false;
 }
 
 static int copy_string(const json_t *value, char **ret)
@@ -108,21 +78,12 @@ static int read_facts(const json_t *root, struct oci_config *c)
 
 int oci_config_parse(const char *json, size_t n, struct oci_config *ret, struct err *e)
 {
-    _cleanup_(json_freep) json_t *root = NULL;
     _cleanup_(oci_config_done) struct oci_config c = {};
-    json_error_t why;
+    _json_ json_t *root = NULL;
 
-    if (n > OCI_CONFIG_MAX)
-        return err_set(e, ERR_INVALID_ARGUMENT, "config.json is larger than %u bytes",
-                       OCI_CONFIG_MAX);
-    if (is_too_deep(json, n))
-        return err_set(e, ERR_INVALID_ARGUMENT, "config.json is nested more than %d deep",
-                       OCI_CONFIG_DEPTH_MAX);
-    root = json_loadb(json, n, JSON_REJECT_DUPLICATES, &why);
-    if (!root)
-        return err_set(e, ERR_INVALID_ARGUMENT, "config.json, line %d: %s", why.line, why.text);
-    if (!json_is_object(root))
-        return err_set(e, ERR_INVALID_ARGUMENT, "config.json is not a JSON object");
+    int r = document_parse(json, n, OCI_CONFIG_MAX, "config.json", &root, e);
+    if (r < 0)
+        return r;
     if (read_facts(root, &c) < 0)
         return err_oom(e);
     *ret = c;

@@ -5,14 +5,14 @@
  *
  * Absent members are no error: strings are then NULL. A member of the wrong type reads as absent,
  * since judging the document is the runtime's task. Refused are documents over OCI_CONFIG_MAX
- * bytes, deeper than OCI_CONFIG_DEPTH_MAX, with duplicate keys, or that are no JSON object.
+ * bytes, nested deeper than documents may be (oci/document.h), with duplicate keys, or that are no
+ * JSON object.
  */
 #pragma once
 
 #include "base/err.h"
 
 #define OCI_CONFIG_MAX (20u << 20)
-#define OCI_CONFIG_DEPTH_MAX 64
 
 struct oci_config {
     char *oci_version;  /* "ociVersion" */
@@ -30,7 +30,7 @@ struct oci_config {
 };
 
 void oci_config_done(struct oci_config *c);
-/* Of n bytes. ERR_INVALID_ARGUMENT. */
+/* Of n bytes. ERR_INVALID_ARGUMENT, ERR_RESOURCE_EXHAUSTED over the limit. */
 int oci_config_parse(const char *json, size_t n, struct oci_config *ret, struct err *e);
 /* Of <bundle>/config.json. ERR_NOT_FOUND, ERR_INVALID_ARGUMENT, ERR_UNKNOWN with the errno. */
 int oci_config_load(const char *bundle, struct oci_config *ret, struct err *e);

@@ -29,9 +29,10 @@ void linux_runtime_done(struct linux_runtime *r)
 
 static int write_record(struct bundle *b, const struct linux_runtime *runtime, struct err *e)
 {
-    json_t *root = json_pack("{s:s,s:s,s:s,s:b}", "runtime", str_or_empty(runtime->runtime), "root",
-                             str_or_empty(runtime->runtime_root), "criu", str_or_empty(runtime->criu),
-                             "systemd_cgroup", runtime->systemd_cgroup);
+    json_t *root =
+        json_pack("{s:s,s:s,s:s,s:b}", "runtime", str_or_empty(runtime->runtime), "root",
+                  str_or_empty(runtime->runtime_root), "criu", str_or_empty(runtime->criu),
+                  "systemd_cgroup", runtime->systemd_cgroup);
     _free_ char *text = root ? json_dumps(root, JSON_COMPACT) : NULL;
 
     json_decref(root);

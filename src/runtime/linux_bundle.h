@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The bundle of a task of runtime v1 (io.containerd.runtime.v1.linux): what bundle_begin() makes, and
+ * The bundle of a task of runtime v1 (io.containerd.runtime.v1.linux): what bundle_begin() makes,
+ * and
  *
  *     <state>/io.containerd.runtime.v1.linux/NS/ID/
  *         runtime.json       0600, struct linux_runtime: the intent record
@@ -36,12 +37,13 @@ int linux_bundle_create(const char *root, const char *state, const char *ns, con
 int linux_bundle_read_runtime(struct bundle *b, struct linux_runtime *ret);
 
 enum linux_log { LINUX_LOG_STDOUT, LINUX_LOG_STDERR, LINUX_LOGS };
-/* The fifo, read-write, so that neither side ever sees the other's end: blocking for the shim, not so for
- * us. 0 or negative errno. */
+/* The fifo, read-write, so that neither side ever sees the other's end: blocking for the shim, not
+ * so for us. 0 or negative errno. */
 int linux_bundle_open_log(struct bundle *b, enum linux_log which, bool nonblocking, int *ret_fd);
 
 int linux_bundle_write_shim(struct bundle *b, const char *address, pid_t pid, struct err *e);
 /* NULL when there is no address or it is too long. The caller frees. */
 char *linux_bundle_read_address(struct bundle *b);
-/* The pid in shim.pid or init.pid, 0: none. It names a process only together with other evidence. */
+/* The pid in shim.pid or init.pid, 0: none. It names a process only together with other evidence.
+ */
 pid_t linux_bundle_read_pid(struct bundle *b, const char *file);

@@ -17,7 +17,9 @@ struct linux_cgroup *linux_cgroup_new(struct task *task, pid_t pid)
     if (r >= 0 && pid)
         r = cgroup_save(&g->cgroup, task->bundle.path);
     if (r < 0) {
-        log_warn("find the control group of task %s: %s", task->key, err_strerror(r));
+        /* A bundle without a note of it: its container was not made yet. */
+        if (pid || r != -ENOENT)
+            log_warn("find the control group of task %s: %s", task->key, err_strerror(r));
         return linux_cgroup_free(g);
     }
     return g;

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The control group of a task of runtime v1. Its shim counts nothing and watches nothing: metrics are read
- * here, and kills for want of memory are published from here.
+ * The control group of a task of runtime v1. Its shim counts nothing and watches nothing: metrics
+ * are read here, and kills for want of memory are published from here.
  */
 #pragma once
 
@@ -17,8 +17,8 @@ struct linux_cgroup {
     struct oom oom; /* [loop] */
 };
 
-/* Of the group in which the container's init is; pid 0: of the group noted in the bundle. NULL, with a
- * warning, when it cannot be found: a task runs without it. */
+/* Of the group in which the container's init is; pid 0: of the group noted in the bundle. NULL,
+ * with a warning, when it cannot be found: a task runs without it. */
 struct linux_cgroup *linux_cgroup_new(struct task *task, pid_t pid);
 /* [loop] */
 void linux_cgroup_watch(struct linux_cgroup *g);

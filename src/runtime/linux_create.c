@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Tasks.Create for runtime v1: as in task_create.c, with what is of v1 alone. The container's options are
- * RuncOptions, those of the task CreateOptions, and the request that the shim gets has a form of its own.
+ * Tasks.Create for runtime v1: as in task_create.c, with what is of v1 alone. The container's
+ * options are RuncOptions, those of the task CreateOptions, and the request that the shim gets has
+ * a form of its own.
  */
 #include "base/log.h"
 #include "base/str.h"
@@ -28,7 +29,8 @@ static int read_options(const struct any *options, const ProtobufCMessageDescrip
 
     if (!options)
         options = &none;
-    if (!any_is_empty(options) && !str_eq(pb_type_name(str_or_empty(options->type_url)), type->name))
+    if (!any_is_empty(options) &&
+        !str_eq(pb_type_name(str_or_empty(options->type_url)), type->name))
         return err_set(e, ERR_INVALID_ARGUMENT,
                        "invalid runtime options format: %s where %s is wanted: invalid argument",
                        str_or_empty(options->type_url), type->name);
@@ -36,8 +38,8 @@ static int read_options(const struct any *options, const ProtobufCMessageDescrip
     return r < 0 ? err_wrap(e, "decode runtime options") : 0;
 }
 
-/* The OCI runtime: what the container's options name, else the configuration; else, for our shim, what can run
- * this container here, and what other shims are made for. */
+/* The OCI runtime: what the container's options name, else the configuration; else, for our shim,
+ * what can run this container here, and what other shims are made for. */
 static int choose_binary(struct tasks *t, const struct task *task, const char *named,
                          const struct any *spec, char **ret, struct err *e)
 {
@@ -111,8 +113,9 @@ static int call_create(struct task *task, struct shim *shim, const struct linux_
                                           .data = create->task_options->value};
         request.options = &any;
     }
-    int r = shim_call_sync(shim, task->ns, "Create", &request.base,
-                           &pb__shimv1__create_task_response__descriptor, CREATE_TIMEOUT_MS, &reply, e);
+    int r =
+        shim_call_sync(shim, task->ns, "Create", &request.base,
+                       &pb__shimv1__create_task_response__descriptor, CREATE_TIMEOUT_MS, &reply, e);
     if (r < 0)
         return r;
     *ret_pid = ((Pb__Shimv1__CreateTaskResponse *)reply)->pid;
@@ -163,8 +166,8 @@ static int create_with_options(struct tasks *t, struct task *task,
     if (r < 0)
         return r;
     r = linux_bundle_create(t->options.root, t->options.state, task->ns, task->id,
-                                create->spec->value, create->spec->value_len, &runtime, &task->bundle,
-                                e);
+                            create->spec->value, create->spec->value_len, &runtime, &task->bundle,
+                            e);
     if (r < 0)
         return r;
     linux_open_logs(task);
@@ -184,9 +187,11 @@ int linux_create(struct tasks *t, struct task *task, const struct task_create *c
     ProtobufCMessage *options = NULL;
 
     task->is_linux = true;
-    int r = read_options(create->container_options, &pb__linuxrunc__runc_options__descriptor, &runc, e);
+    int r =
+        read_options(create->container_options, &pb__linuxrunc__runc_options__descriptor, &runc, e);
     if (r >= 0)
-        r = read_options(create->task_options, &pb__linuxrunc__create_options__descriptor, &options, e);
+        r = read_options(create->task_options, &pb__linuxrunc__create_options__descriptor, &options,
+                         e);
     if (r >= 0)
         r = linux_find_shim(&t->options.linux_v1, t->options.daemon_dir, &task->binary, e);
     if (r >= 0)

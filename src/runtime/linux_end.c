@@ -8,8 +8,12 @@
 #include "base/fs.h"
 #include "base/log.h"
 #include "base/str.h"
+#include "cgroup/cgroup.h"
+#include "oci/config.h"
 
 #define KILL_TIMEOUT_MS 5000
+#define KILL_ROUNDS 100
+#define KILL_PAUSE_US 20000
 #define OUTPUT_MAX 4096
 #define STATUS_KILLED 137
 
@@ -64,18 +68,8 @@ static int run_delete(struct bundle *b, const struct linux_runtime *runtime, uin
         r = -ENOMEM;
     if (r < 0)
         return err_errno(e, r, "find OCI runtime %s", runtime->runtime);
-    const char *argv[] = {path,
-                          "--root",
-                          root,
-                          "--log",
-                          log,
-                          "--log-format",
-                          "json",
-                          "delete",
-                          "--force",
-                          b->id,
-                          NULL,
-                          NULL};
+    const char *argv[] = {path,   "--root", root,      "--log", log,  "--log-format",
+                          "json", "delete", "--force", b->id,   NULL, NULL};
     if (runtime->systemd_cgroup) {
         memmove(&argv[8], &argv[7], 3 * sizeof(argv[0]));
         argv[7] = "--systemd-cgroup";
@@ -92,6 +86,27 @@ static int run_delete(struct bundle *b, const struct linux_runtime *runtime, uin
     return 0;
 }
 
+/* What the OCI runtime knows nothing of, when it was killed itself while it made the container. */
+static void kill_rest(struct bundle *b)
+{
+    _cleanup_(oci_config_done) struct oci_config config = {0};
+    _cleanup_(cgroup_done) struct cgroup group = {0};
+    struct err e = ERR_INIT;
+    int left = 1;
+
+    if (cgroup_load(&group, b->path) < 0 && (oci_config_load(b->path, &config, &e) < 0 ||
+                                             cgroup_init_path(&group, config.cgroups_path) < 0))
+        return;
+    for (int i = 0; left > 0 && i < KILL_ROUNDS; i++) {
+        if (i > 0)
+            usleep(KILL_PAUSE_US);
+        left = cgroup_kill(&group);
+    }
+    if (left > 0)
+        log_warn("container %s/%s: %d processes do not go", b->ns, b->id, left);
+    cgroup_remove(&group);
+}
+
 int linux_clean_up(struct bundle *b, uint64_t timeout_ms, struct task_exit *ret, struct err *e)
 {
     _cleanup_(linux_runtime_done) struct linux_runtime runtime = {0};
@@ -101,5 +116,7 @@ int linux_clean_up(struct bundle *b, uint64_t timeout_ms, struct task_exit *ret,
     ret->at = clock_realtime();
     if (linux_bundle_read_runtime(b, &runtime) < 0)
         return err_oom(e);
-    return run_delete(b, &runtime, timeout_ms, e);
+    int r = run_delete(b, &runtime, timeout_ms, e);
+    kill_rest(b);
+    return r;
 }

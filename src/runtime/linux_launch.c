@@ -17,20 +17,24 @@ int linux_find_shim(const struct linux_options *options, const char *daemon_dir,
     if (*name == '/') {
         if (access(name, X_OK) < 0)
             return err_set(e, ERR_NOT_FOUND,
-                           "shim %s of [plugins.\"" LINUX_RUNTIME_NAME "\"] cannot be run: %s", name,
-                           err_strerror(errno));
+                           "shim %s of [plugins.\"" LINUX_RUNTIME_NAME "\"] cannot be run: %s",
+                           name, err_strerror(errno));
         ret->path = strdup(name);
         return ret->path ? 0 : err_oom(e);
     }
     ret->is_ours = proc_find_program(name, daemon_dir, &ret->path) >= 0;
     if (ret->is_ours || proc_find_program(name, NULL, &ret->path) >= 0)
         return 0;
-    return err_set(e, ERR_NOT_FOUND, "shim \"%s\" of runtime " LINUX_RUNTIME_NAME
-                   " is neither beside the daemon nor on PATH: not found", name);
+    return err_set(e, ERR_NOT_FOUND,
+                   "shim \"%s\" of runtime " LINUX_RUNTIME_NAME
+                   " is neither beside the daemon nor on PATH: not found",
+                   name);
 }
 
-/* A socket that is left of a former task of this name is replaced, as its shim serves nobody any more. */
-static int listen_for_shim(const struct shim_host *host, const char *path, int *ret_fd, struct err *e)
+/* A socket that is left of a former task of this name is replaced, as its shim serves nobody any
+ * more. */
+static int listen_for_shim(const struct shim_host *host, const char *path, int *ret_fd,
+                           struct err *e)
 {
     int r = fs_mkdir_p(AT_FDCWD, host->socket_dir, 0700);
     if (r < 0)
@@ -46,9 +50,15 @@ static int spawn(const struct shim_host *host, const char *binary, struct bundle
                  struct err *e)
 {
     _cleanup_(strv_freep) char **env = shim_environment(host, b);
-    const char *argv[20] = {binary,     "-namespace",        b->ns,   "-workdir",
-                            b->work_path, "-address",        host->grpc_address,
-                            "-containerd-binary", host->daemon_binary};
+    const char *argv[20] = {binary,
+                            "-namespace",
+                            b->ns,
+                            "-workdir",
+                            b->work_path,
+                            "-address",
+                            host->grpc_address,
+                            "-containerd-binary",
+                            host->daemon_binary};
     size_t n = 9;
     _close_ int out = -EBADF;
     _close_ int err = -EBADF;

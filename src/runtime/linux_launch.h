@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Starting the shim of a task of runtime v1: one process, with its listening socket as fd 3, its flags on
- * the command line and the fifos of its work directory as standard output and error. Blocks: for pool
- * threads.
+ * Starting the shim of a task of runtime v1: one process, with its listening socket as fd 3, its
+ * flags on the command line and the fifos of its work directory as standard output and error.
+ * Blocks: for pool threads.
  */
 #pragma once
 
@@ -23,8 +23,9 @@ struct linux_options {
 int linux_find_shim(const struct linux_options *options, const char *daemon_dir,
                     struct shim_binary *ret, struct err *e);
 
-/* shim_cgroup: NULL or a cgroup path to put the shim into. The endpoint's version is 1. What the daemon and
- * others look for (shim.pid, address) is in the bundle afterwards. On failure no process is left. */
+/* shim_cgroup: NULL or a cgroup path to put the shim into. The endpoint's version is 1. What the
+ * daemon and others look for (shim.pid, address) is in the bundle afterwards. On failure no process
+ * is left. */
 int linux_launch(const struct shim_host *host, const char *binary, struct bundle *b,
                  const struct linux_runtime *runtime, const char *shim_cgroup, bool debug,
                  struct shim_endpoint *ret, struct err *e);

@@ -43,6 +43,16 @@ static void shim_closed(void *userdata)
     shim_die(userdata);
 }
 
+/* One that was killed leaves its socket. Whoever took the address meanwhile has made a file of its own. */
+static void remove_socket(const struct shim *s)
+{
+    const char *path = str_after_prefix(s->address, "unix://");
+    struct stat st;
+
+    if (lstat(path, &st) == 0 && S_ISSOCK(st.st_mode) && st.st_ino == s->socket_inode)
+        unlink(path);
+}
+
 static void shim_ended(struct event_fd *source, uint32_t events)
 {
     struct shim *s = container_of(source, struct shim, end);
@@ -51,6 +61,7 @@ static void shim_ended(struct event_fd *source, uint32_t events)
     event_fd_remove(source);
     if (proc_reap(&s->proc, false, &status) == 1 && status != 0 && !s->killed)
         log_warn("shim %d at %s ended with status %d", (int)s->proc.pid, s->address, status);
+    remove_socket(s);
     shim_ref(s);
     shim_die(s);
     /* The reference that the process held. */
@@ -122,6 +133,16 @@ int shim_connect(struct event_loop *loop, struct shim_endpoint *endpoint, shim_d
     shim_watch(s);
     *ret = s;
     return 0;
+}
+
+void shim_forget(struct shim *s)
+{
+    s->on_dead = NULL;
+    if (!s->end.loop)
+        return;
+    event_fd_remove(&s->end);
+    /* The reference that the process held. */
+    shim_unref(s);
 }
 
 void shim_detach(struct shim *s)

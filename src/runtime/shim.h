@@ -56,6 +56,8 @@ struct shim *shim_ref(struct shim *s);
 bool shim_try_ref(struct shim *s);
 /* [any thread] Takes NULL. Returns NULL. */
 struct shim *shim_unref(struct shim *s);
+/* [loop] The registry goes: nobody is told of the shim's death any more, and its process is not waited for. */
+void shim_forget(struct shim *s);
 /* [loop] Closes the connection and leaves the shim alone: open calls are answered "ttrpc: closed". */
 void shim_detach(struct shim *s);
 /* [loop] Pins the process by the pid that the shim told us (after a restart we are not its parent). */

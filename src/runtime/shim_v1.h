@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The language of runtime v1 shims (containerd.runtime.linux.shim.v1.Shim), for callers that speak that of
- * v2. One shim has one container, so its requests name a process by one id: the exec id, or the container's
- * for init; what acts on the container as a whole has an empty request.
+ * The language of runtime v1 shims (containerd.runtime.linux.shim.v1.Shim), for callers that speak
+ * that of v2. One shim has one container, so its requests name a process by one id: the exec id, or
+ * the container's for init; what acts on the container as a whole has an empty request.
  *
- * The answers have the same numbers as those of v2, except that of Start: only it is converted, the others
- * are decoded as what the caller wants.
+ * The answers have the same numbers as those of v2, except that of Start: only it is converted, the
+ * others are decoded as what the caller wants.
  */
 #pragma once
 
@@ -35,8 +35,8 @@ struct shim_v1_call {
     } message;
 };
 
-/* A request of v2, or one that is of v1 already and passes as it is (Create, whose OCI runtime v2 has no
- * field for). False: v1 has no such method (Stats, Shutdown). */
+/* A request of v2, or one that is of v1 already and passes as it is (Create, whose OCI runtime v2
+ * has no field for). False: v1 has no such method (Stats, Shutdown). */
 bool shim_v1_translate(const char *method, const ProtobufCMessage *request,
                        const ProtobufCMessageDescriptor *reply, struct shim_v1_call *ret);
 /* Takes the answer, gives it in the language of v2; NULL: out of memory, the answer is freed. */

@@ -99,21 +99,24 @@ void task_abandon(struct task *task, struct shim *shim, struct shim_endpoint *en
     struct tasks *t = task->tasks;
     struct err e = ERR_INIT;
     struct task_exit exit;
-    bool clean = false;
 
     if (shim) {
         Pb__Task__DeleteRequest request = PB__TASK__DELETE_REQUEST__INIT;
         request.id = task->id;
         int r = shim_call_sync(shim, task->ns, "Delete", &request.base,
                                &pb__task__delete_response__descriptor, ABANDON_TIMEOUT_MS, NULL, &e);
-        clean = (r >= 0 || e.code == ERR_NOT_FOUND) && (task->binary.is_ours || task->is_linux);
+        bool clean = task->is_linux && (r >= 0 || e.code == ERR_NOT_FOUND);
         task_end_shim(task, shim);
+        if (clean)
+            return;
     } else if (endpoint->proc.pid > 0) {
         proc_kill(&endpoint->proc, SIGKILL);
         proc_reap(&endpoint->proc, true, &(int){0});
         shim_socket_remove(t, endpoint->address);
     }
-    if (!clean && task_clean_up(task, &exit, &e) < 0)
+    /* Also when the shim says that it is clean: an OCI runtime that died half way may have made what neither of
+     * the two knows of, and this looks for it. */
+    if (task_clean_up(task, &exit, &e) < 0)
         log_warn("clean up after task %s: %s", task->key, e.msg);
 }
 

@@ -55,8 +55,7 @@ static bool hold(struct task *task, const Pb__Types__Envelope *envelope)
     struct err e = ERR_INIT;
     _free_ uint8_t *bytes = NULL;
     size_t n = 0;
-    struct held_event *held =
-        task->n_held < TASK_EVENTS_HELD_MAX ? calloc(1, sizeof(*held)) : NULL;
+    struct held_event *held = task->n_held < TASK_EVENTS_HELD_MAX ? calloc(1, sizeof(*held)) : NULL;
 
     if (!held)
         return false;
@@ -124,8 +123,7 @@ bool task_events_gate(void *tasks, const Pb__Types__Envelope *envelope)
     const Pb__Event__TaskExit *event = (const Pb__Event__TaskExit *)message;
     _cleanup_(task_unrefp) struct task *task =
         tasks_find(t, envelope->namespace_, event->container_id);
-    _free_ char *key =
-        exit_key(envelope->namespace_, event->container_id, event->id, event->pid);
+    _free_ char *key = exit_key(envelope->namespace_, event->container_id, event->id, event->pid);
 
     pthread_mutex_lock(&t->lock);
     bool taken = key && is_late(&t->late, key);
@@ -150,7 +148,8 @@ bool task_events_gate(void *tasks, const Pb__Types__Envelope *envelope)
 
 /* What a method publishes. */
 
-static void started(struct task *task, const ProtobufCMessage *request, const ProtobufCMessage *reply)
+static void started(struct task *task, const ProtobufCMessage *request,
+                    const ProtobufCMessage *reply)
 {
     const Pb__Task__StartRequest *r = (const Pb__Task__StartRequest *)request;
     Pb__Event__TaskStart start = PB__EVENT__TASK_START__INIT;
@@ -165,7 +164,8 @@ static void started(struct task *task, const ProtobufCMessage *request, const Pr
         publish(task, "/tasks/exec-started", &exec.base);
 }
 
-static void paused(struct task *task, const ProtobufCMessage *request, const ProtobufCMessage *reply)
+static void paused(struct task *task, const ProtobufCMessage *request,
+                   const ProtobufCMessage *reply)
 {
     Pb__Event__TaskPaused event = PB__EVENT__TASK_PAUSED__INIT;
 
@@ -173,7 +173,8 @@ static void paused(struct task *task, const ProtobufCMessage *request, const Pro
     publish(task, "/tasks/paused", &event.base);
 }
 
-static void resumed(struct task *task, const ProtobufCMessage *request, const ProtobufCMessage *reply)
+static void resumed(struct task *task, const ProtobufCMessage *request,
+                    const ProtobufCMessage *reply)
 {
     Pb__Event__TaskResumed event = PB__EVENT__TASK_RESUMED__INIT;
 
@@ -193,7 +194,8 @@ static void checkpointed(struct task *task, const ProtobufCMessage *request,
 struct event_rule {
     const char *method;
     bool holds_exits;
-    void (*publish)(struct task *task, const ProtobufCMessage *request, const ProtobufCMessage *reply);
+    void (*publish)(struct task *task, const ProtobufCMessage *request,
+                    const ProtobufCMessage *reply);
 };
 static const struct event_rule rules[] = {
     {"Start", true, started},
@@ -252,7 +254,8 @@ void task_events_call(struct task *task, struct shim *shim, const char *method,
     shim_call(shim, task->ns, method, request, reply, timeout_ms, observed_answer, call);
 }
 
-void task_events_created(struct task *task, const Pb__Task__CreateTaskRequest *request, uint32_t pid)
+void task_events_created(struct task *task, const Pb__Task__CreateTaskRequest *request,
+                         uint32_t pid)
 {
     Pb__Event__TaskCreate event = PB__EVENT__TASK_CREATE__INIT;
     Pb__Event__TaskIO io = PB__EVENT__TASK_IO__INIT;

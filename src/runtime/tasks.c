@@ -1,8 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include <sys/stat.h>
-
 #include "base/log.h"
-#include "base/sock.h"
 #include "base/str.h"
 #include "events.pb-c.h"
 #include "runtime/tasks_private.h"
@@ -101,7 +98,7 @@ struct tasks *tasks_free(struct tasks *t)
         task_unref(entry->value);
     map_done(&t->by_key);
     MAP_FOREACH(entry, &t->shims)
-        ((struct shim *)entry->value)->on_dead = NULL;
+        shim_forget(entry->value);
     map_done(&t->shims);
     cgroup_warm_done(&t->warm);
     runtime_facts_done(&t->facts);
@@ -227,19 +224,6 @@ size_t tasks_count(struct tasks *t)
     return n;
 }
 
-/* A shim that ends removes its socket before its connections close; one that is killed leaves it. Whoever
- * took the address meanwhile has made a file of its own, and answers. */
-static void remove_stale_socket(struct tasks *t, const struct shim *shim)
-{
-    const char *path = str_after_prefix(shim->address, "unix://");
-    _close_ int fd = -EBADF;
-    struct stat st;
-
-    if (path && lstat(path, &st) == 0 && st.st_ino == shim->socket_inode &&
-        sock_connect(path, 0, &fd) == -ECONNREFUSED)
-        shim_socket_remove(t, shim->address);
-}
-
 /* [loop] The shim is gone: its connections end here, its live tasks are cleaned up on the pool. */
 static void tasks_shim_died(struct shim *shim, void *userdata)
 {
@@ -249,7 +233,6 @@ static void tasks_shim_died(struct shim *shim, void *userdata)
 
     if (map_get(&t->shims, shim->address) == shim)
         map_remove(&t->shims, shim->address);
-    remove_stale_socket(t, shim);
 
     pthread_mutex_lock(&t->lock);
     lost = calloc(t->by_key.n + 1, sizeof(struct task *));

@@ -60,7 +60,8 @@ static void connect_asks_for_the_shim(void **state)
     struct shim_v1_call c;
     size_t n = 0;
 
-    assert_true(shim_v1_translate("Connect", &request.base, &pb__task__connect_response__descriptor, &c));
+    assert_true(
+        shim_v1_translate("Connect", &request.base, &pb__task__connect_response__descriptor, &c));
     assert_string_equal(c.method, "ShimInfo");
     assert_ptr_equal(c.request->descriptor, &google__protobuf__empty__descriptor);
     answer.shim_pid = 42;
@@ -83,7 +84,8 @@ static void answer_of_start_is_converted(void **state)
 
     request.id = (char *)"c1";
     request.exec_id = (char *)"e1";
-    assert_true(shim_v1_translate("Start", &request.base, &pb__task__start_response__descriptor, &c));
+    assert_true(
+        shim_v1_translate("Start", &request.base, &pb__task__start_response__descriptor, &c));
     assert_string_equal(c.message.start.id, "e1");
     answer.id = (char *)"e1";
     answer.pid = 77;

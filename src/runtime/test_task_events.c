@@ -30,9 +30,11 @@ static void hear(void *userdata, const Pb__Types__Envelope *envelope)
     size_t len = strlen(f->heard);
 
     assert_int_equal(pb_unpack(&pb__event__task_exit__descriptor, envelope->event->value.data,
-                               envelope->event->value.len, &message, &e), 0);
+                               envelope->event->value.len, &message, &e),
+                     0);
     const Pb__Event__TaskExit *exit = (const Pb__Event__TaskExit *)message;
-    snprintf(f->heard + len, sizeof(f->heard) - len, "%s%s:%u", len ? " " : "", exit->id, exit->pid);
+    snprintf(f->heard + len, sizeof(f->heard) - len, "%s%s:%u", len ? " " : "", exit->id,
+             exit->pid);
     pb_free(message);
 }
 
@@ -131,13 +133,13 @@ static void exits_wait_for_the_start(void **state)
     assert_string_equal(f->heard, "");
     /* One that ends while the other goes on lets nothing go; the last one does, in order. */
     f->task->starting = 2;
-    task_events_call(f->task, shim, "Start", &request.base, &pb__task__start_response__descriptor, 0,
-                     failed, &answered);
+    task_events_call(f->task, shim, "Start", &request.base, &pb__task__start_response__descriptor,
+                     0, failed, &answered);
     assert_true(answered);
     assert_string_equal(f->heard, "");
     f->task->starting = 0;
-    task_events_call(f->task, shim, "Start", &request.base, &pb__task__start_response__descriptor, 0,
-                     failed, &answered);
+    task_events_call(f->task, shim, "Start", &request.base, &pb__task__start_response__descriptor,
+                     0, failed, &answered);
     assert_string_equal(f->heard, "e1:2 c1:1");
     assert_int_equal(f->task->starting, 0);
     assert_int_equal(f->task->n_held, 0);
@@ -174,8 +176,8 @@ static void what_is_held_is_bounded(void **state)
     assert_int_equal(f->task->n_held, TASK_EVENTS_HELD_MAX);
     assert_string_equal(f->heard, "e:256");
     f->task->starting = 0;
-    task_events_call(f->task, shim, "Start", &request.base, &pb__task__start_response__descriptor, 0,
-                     failed, &answered);
+    task_events_call(f->task, shim, "Start", &request.base, &pb__task__start_response__descriptor,
+                     0, failed, &answered);
     assert_int_equal(f->task->n_held, 0);
     shim_unref(shim);
     event_loop_turn(&f->loop, 0);

@@ -32,6 +32,8 @@
 #define OWN_END_MS 1000
 #define SHARED_END_MS 50
 #define RUNTIME_TIMEOUT_MS 3000
+#define RUNTIME_AGAIN_TIMEOUT_MS 1000
+#define RUNTIME_PAUSE_US 200000
 #define KILL_ROUNDS 50
 #define KILL_PAUSE_US 10000
 #define OUTPUT_MAX 4096
@@ -79,7 +81,9 @@ static char *find_runtime(char *recorded, const char *bundle)
     return TAKE(choice.path);
 }
 
-static void delete_by_runtime(const char *bundle, const char *namespace_, const char *id)
+/* False when it has failed and may succeed later. */
+static bool delete_by_runtime(const char *bundle, const char *namespace_, const char *id,
+                              int timeout_ms)
 {
     _cleanup_(options_done) struct options options = {};
     _cleanup_(buf_done) struct buf output = BUF_INIT(OUTPUT_MAX);
@@ -87,14 +91,14 @@ static void delete_by_runtime(const char *bundle, const char *namespace_, const 
     int status = 0;
 
     if (options_load(bundle, &options, &recorded) < 0)
-        return;
+        return true;
     _free_ char *root = options_runtime_root(&options, namespace_);
     if (!root || !runtime_has_state(root, id))
-        return;
+        return true;
     _free_ char *runtime = find_runtime(TAKE(recorded), bundle);
     if (!runtime) {
         log_warn("no OCI runtime found to delete container %s with", id);
-        return;
+        return true;
     }
     const char *const argv[] = {runtime,
                                 "--root",
@@ -105,12 +109,13 @@ static void delete_by_runtime(const char *bundle, const char *namespace_, const 
                                 options.systemd_cgroup ? id : NULL,
                                 NULL};
     const struct proc_spawn s = {.path = runtime, .exec_fd = -EBADF, .argv = argv, .cwd = "/"};
-    int r = proc_run(&s, NULL, 0, RUNTIME_TIMEOUT_MS, &output, &status);
+    int r = proc_run(&s, NULL, 0, timeout_ms, &output, &status);
     if (r < 0)
         log_warn("%s delete of container %s: %s", runtime, id, err_strerror(r));
     else if (status != 0)
         log_warn("%s delete of container %s: status %d: %.*s", runtime, id, status, (int)output.len,
                  (const char *)buf_head(&output));
+    return r == 0 && status == 0;
 }
 
 /* Where the shim did not get as far as recording the group, the configuration names it. */
@@ -250,8 +255,15 @@ int action_delete(const struct args *args, struct err *e)
     /* Read before anything else dies: what the shim saw itself is the truth. */
     if (exit_record_read(bundle, NULL, &record) < 0)
         record = (struct exit_record){.pid = read_init_pid(bundle), .status = STATUS_KILLED};
-    delete_by_runtime(bundle, args->namespace_, args->id);
+    uint64_t deadline = clock_monotonic_ms() + RUNTIME_TIMEOUT_MS;
+    bool deleted = delete_by_runtime(bundle, args->namespace_, args->id, RUNTIME_TIMEOUT_MS);
     kill_rest(bundle, args->id);
+    /* It gives up, and keeps its state, while the group is busy or (crun) while init has ended and
+     * nobody has reaped it. */
+    while (!deleted && clock_monotonic_ms() < deadline) {
+        usleep(RUNTIME_PAUSE_US);
+        deleted = delete_by_runtime(bundle, args->namespace_, args->id, RUNTIME_AGAIN_TIMEOUT_MS);
+    }
     unmount(bundle);
     remove_socket(bundle, args);
     if (record.at.tv_sec == 0)

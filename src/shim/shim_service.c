@@ -427,7 +427,8 @@ static void handle_state(struct ttrpc_call *call, const ProtobufCMessage *messag
     bool has_ended = p->state == PROCESS_STOPPED || p->state == PROCESS_DELETED;
     response.id = (char *)process_id(p);
     response.bundle = p->container->bundle;
-    response.pid = (uint32_t)p->exit.pid;
+    /* One that is being made may still come to nothing. */
+    response.pid = p->state == PROCESS_CREATING ? 0 : (uint32_t)p->exit.pid;
     response.status = task_service_status(p);
     response.stdin = (char *)str_or_empty(p->stdin_path);
     response.stdout = (char *)str_or_empty(p->stdout_path);

@@ -103,12 +103,13 @@ def sentence(error, codes=FULL):
     return text
 
 
-def write(api, ref, data):
+def write(api, ref, data, lease):
+    """Under a lease: nothing else would keep the blob from the next collection."""
     kind = message_class("containerd.services.content.v1.WriteContentRequest")
     requests = [kind(action=1, ref=ref, offset=at, data=data[at:at + MIB]) for at in range(0, len(data), MIB)]
     requests.append(kind(action=2, ref=ref, offset=len(data), total=len(data),
                          expected="sha256:" + hashlib.sha256(data).hexdigest()))
-    return list(api.bidi(CONTENT + "Write", requests))
+    return list(api.bidi(CONTENT + "Write", requests, lease=lease))
 
 
 def container_request(name):
@@ -131,11 +132,11 @@ def test_content(small_root):
     disk.fill(leave_bytes=2 * MIB)
     data = os.urandom(6 * MIB)
     with pytest.raises(grpc.RpcError) as error:
-        write(api, "r", data)
+        write(api, "r", data, lease)
     assert "no space left" in sentence(error.value)
     disk.fill()
     with pytest.raises(grpc.RpcError) as error:
-        write(api, "r2", data)
+        write(api, "r2", data, lease)
     sentence(error.value)
     for ref in ("r", "r2"):
         try:
@@ -144,7 +145,7 @@ def test_content(small_root):
             assert missing.code() == grpc.StatusCode.NOT_FOUND, missing
     disk.empty()
     assert not api.call(CONTENT + "ListStatuses").statuses
-    write(api, "r", data)
+    write(api, "r", data, lease)
     digest = "sha256:" + hashlib.sha256(data).hexdigest()
     assert b"".join(m.data for m in api.stream(CONTENT + "Read", {"digest": digest})) == data
     disk.fill()

@@ -15,6 +15,8 @@ import zlib
 
 import pytest
 
+from compat.test_ctr import has_ended
+
 BIN = os.environ.get("WHERRY_BIN", os.path.join(os.path.dirname(__file__), "../../build/bin"))
 WORKER = os.path.abspath(os.path.join(BIN, "wherry-worker"))
 
@@ -906,9 +908,9 @@ def test_dies_with_the_one_that_started_it(target):
     worker.kill()
     worker.wait()
     deadline = time.monotonic() + 5
-    while os.path.exists(f"/proc/{child}") and time.monotonic() < deadline:
+    while not has_ended(child) and time.monotonic() < deadline:
         time.sleep(0.01)
-    assert not os.path.exists(f"/proc/{child}")
+    assert has_ended(child)
     os.close(write_end)
 
 
