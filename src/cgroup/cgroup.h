@@ -23,8 +23,8 @@ struct cgroup {
 int cgroup_init(struct cgroup *c, pid_t pid);
 /* From text in that format; root NULL: CGROUP_ROOT. */
 int cgroup_init_text(struct cgroup *c, const char *text, const char *root, bool is_unified);
-/* From the path that an OCI configuration names, in the hierarchies in which the caller is. -EINVAL: not
- * absolute (systemd's notation). */
+/* From the path that an OCI configuration names, in the hierarchies in which the caller is.
+ * -EINVAL: not absolute (systemd's notation). */
 int cgroup_init_path(struct cgroup *c, const char *path);
 void cgroup_done(struct cgroup *c);
 static inline bool cgroup_is_known(const struct cgroup *c)
@@ -36,8 +36,8 @@ static inline bool cgroup_is_known(const struct cgroup *c)
 int cgroup_save(const struct cgroup *c, const char *bundle);
 int cgroup_load(struct cgroup *c, const char *bundle);
 
-/* Directory of a v1 controller (or named hierarchy, "name=systemd"), or (controller NULL) in the unified hierarchy. NULL: none, the root
- * group, or out of memory. The caller frees. */
+/* Directory of a v1 controller (or named hierarchy, "name=systemd"), or (controller NULL) in the
+ * unified hierarchy. NULL: none, the root group, or out of memory. The caller frees. */
 char *cgroup_dir(const struct cgroup *c, const char *controller);
 
 /* Whether the group that counts still exists. */

@@ -5,8 +5,8 @@
 
 #include "base/fs.h"
 #include "base/str.h"
-#include "cgroups.v1.pb-c.h"
 #include "cgroup/stats.h"
+#include "cgroups.v1.pb-c.h"
 #include "wire/pb.h"
 
 typedef Pb__Cgroups1__Metrics Metrics;

@@ -4,8 +4,8 @@
 
 #include "base/fs.h"
 #include "base/str.h"
-#include "cgroups.v2.pb-c.h"
 #include "cgroup/stats.h"
+#include "cgroups.v2.pb-c.h"
 #include "wire/pb.h"
 
 typedef Pb__Cgroups2__Metrics Metrics;

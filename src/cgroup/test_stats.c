@@ -8,9 +8,9 @@
 
 #include "base/fs.h"
 #include "base/str.h"
+#include "cgroup/stats.h"
 #include "cgroups.v1.pb-c.h"
 #include "cgroups.v2.pb-c.h"
-#include "cgroup/stats.h"
 #include "wire/pb.h"
 
 static void put(const char *root, const char *file, const char *text)

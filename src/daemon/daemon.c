@@ -76,7 +76,7 @@ static void on_signal(struct event_fd *source, uint32_t events)
  */
 static int setup_signals(struct daemon *d, struct err *e)
 {
-    static const int handled[] = {SIGTERM, SIGINT, SIGHUP, SIGUSR1, SIGUSR2, SIGALRM};
+    static const int handled[] = {SIGTERM, SIGINT, SIGHUP, SIGUSR1, SIGUSR2, SIGALRM, SIGIO};
     sigset_t mask;
 
     signal(SIGPIPE, SIG_IGN);

@@ -37,7 +37,8 @@ static int bundle_init(struct bundle *b, const char *root, const char *state, co
     return 0;
 }
 
-/* With a user namespace the container's root must reach its rootfs, so the bundle belongs to its group. */
+/* With a user namespace the container's root must reach its rootfs, so the bundle belongs to its
+ * group. */
 static int bundle_open_to_mapped_root(int dir_fd, const void *spec, size_t spec_len, struct err *e)
 {
     _cleanup_(oci_config_done) struct oci_config config = {0};
@@ -117,8 +118,8 @@ int bundle_begin(const char *root, const char *state, const char *runtime, const
 
 static int bundle_add_shim_files(struct bundle *b, const char *shim_binary, struct err *e)
 {
-    int r = fs_write_file_atomic(b->dir_fd, "shim-binary-path", shim_binary, strlen(shim_binary), 0600,
-                                 false);
+    int r = fs_write_file_atomic(b->dir_fd, "shim-binary-path", shim_binary, strlen(shim_binary),
+                                 0600, false);
     if (r < 0)
         return err_errno(e, r, "write %s/shim-binary-path", b->path);
     if (mkfifoat(b->dir_fd, "log", 0700) < 0)
@@ -165,8 +166,8 @@ int bundle_load(const char *root, const char *state, const char *runtime, const 
     return 0;
 }
 
-/* Renames `path` to a hidden name beside it, then removes that: an interrupted removal is never mistaken
- * for a task. */
+/* Renames `path` to a hidden name beside it, then removes that: an interrupted removal is never
+ * mistaken for a task. */
 static int remove_hidden(const char *path)
 {
     const char *name = strrchr(path, '/') + 1;
@@ -206,8 +207,9 @@ int bundle_remove(struct bundle *b, struct err *e)
 int bundle_write_bootstrap(struct bundle *b, const char *address, int version, struct err *e)
 {
     char json[BUNDLE_ADDRESS_MAX + 64];
-    int n = snprintf(json, sizeof(json), "{\"version\":%d,\"address\":\"%s\",\"protocol\":\"ttrpc\"}",
-                     version, address);
+    int n =
+        snprintf(json, sizeof(json), "{\"version\":%d,\"address\":\"%s\",\"protocol\":\"ttrpc\"}",
+                 version, address);
     if (n < 0 || (size_t)n >= sizeof(json))
         return err_set(e, ERR_INVALID_ARGUMENT, "shim address %.64s... is too long", address);
 
@@ -341,11 +343,11 @@ void bundle_sweep_work(const char *root, const char *state, const char *runtime)
         for (struct dirent *id; (id = readdir(ids));) {
             if (is_dots(id->d_name))
                 continue;
-            _free_ char *bundle =
-                str_printf("%s/%s/%s/%s", state, runtime, ns->d_name, id->d_name);
+            _free_ char *bundle = str_printf("%s/%s/%s/%s", state, runtime, ns->d_name, id->d_name);
             if (!bundle || fs_exists(AT_FDCWD, bundle))
                 continue;
-            log_info("removing work directory of a task that is gone: %s/%s", ns->d_name, id->d_name);
+            log_info("removing work directory of a task that is gone: %s/%s", ns->d_name,
+                     id->d_name);
             fs_rm_rf(dirfd(ids), id->d_name);
         }
         closedir(ids);

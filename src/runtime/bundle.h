@@ -2,9 +2,8 @@
 /*
  * The bundle: the directory of one task, under state, that a shim runs in.
  *
- *     <state>/io.containerd.runtime.v2.task/NS/ID/   0700 (0710 and the mapped group with a user namespace)
- *         config.json        the spec as the client sent it
- *         rootfs/            0711, mount point
+ *     <state>/io.containerd.runtime.v2.task/NS/ID/   0700 (0710 and the mapped group with a user
+ * namespace) config.json        the spec as the client sent it rootfs/            0711, mount point
  *         work               -> <root>/io.containerd.runtime.v2.task/NS/ID
  *         log                fifo the shim logs to
  *         shim-binary-path   0600, which shim runs it
@@ -12,8 +11,9 @@
  *         address            the same address as plain text, for older readers
  *         exits/             exit records (oci/exit_record.h), written by our shim
  *
- * A bundle is also the intent record of a task: it exists, with shim-binary-path in it, before a shim is
- * started, and goes only after the shim has gone. A daemon that starts finds every task by its bundle.
+ * A bundle is also the intent record of a task: it exists, with shim-binary-path in it, before a
+ * shim is started, and goes only after the shim has gone. A daemon that starts finds every task by
+ * its bundle.
  *
  * All calls block on disk.
  */
@@ -34,12 +34,15 @@ struct bundle {
     char *work_path; /* absolute */
     int dir_fd;      /* the bundle directory */
 };
-#define BUNDLE_NULL {.dir_fd = -EBADF}
+#define BUNDLE_NULL      \
+    {                    \
+        .dir_fd = -EBADF \
+    }
 
 void bundle_done(struct bundle *b);
 
-/* Makes everything but bootstrap.json and exits/. An existing bundle of that name is ALREADY_EXISTS. On
- * failure nothing is left. */
+/* Makes everything but bootstrap.json and exits/. An existing bundle of that name is
+ * ALREADY_EXISTS. On failure nothing is left. */
 int bundle_create(const char *root, const char *state, const char *ns, const char *id,
                   const void *spec, size_t spec_len, const char *shim_binary, struct bundle *ret,
                   struct err *e);
@@ -50,8 +53,8 @@ int bundle_begin(const char *root, const char *state, const char *runtime, const
 /* Opens an existing one. NOT_FOUND. */
 int bundle_load(const char *root, const char *state, const char *runtime, const char *ns,
                 const char *id, struct bundle *ret, struct err *e);
-/* Unmounts rootfs, removes it with rmdir (what is in an unmounted rootfs is never deleted), renames the
- * directories out of sight and removes them. Missing parts are fine. */
+/* Unmounts rootfs, removes it with rmdir (what is in an unmounted rootfs is never deleted), renames
+ * the directories out of sight and removes them. Missing parts are fine. */
 int bundle_remove(struct bundle *b, struct err *e);
 
 /* Where the shim listens: "unix:///..." and protocol version 2 or 3. */
@@ -63,8 +66,8 @@ char *bundle_read_shim_binary(struct bundle *b);
 /* Opens the log fifo read-write (both sides keep it alive), non-blocking. */
 int bundle_open_log(struct bundle *b, int *ret_fd);
 
-/* Calls fn for each (namespace, id) with a bundle under state; names that start with '.' are removed as
- * leftovers of an interrupted removal. */
+/* Calls fn for each (namespace, id) with a bundle under state; names that start with '.' are
+ * removed as leftovers of an interrupted removal. */
 int bundle_walk(const char *state, const char *runtime,
                 void (*fn)(void *userdata, const char *ns, const char *id), void *userdata,
                 struct err *e);

@@ -12,8 +12,8 @@
 /* The kernel's lock stays cheap for about this long after a migration. */
 #define WARM_MS 5
 
-/* A line of /proc/self/cgroup is "hierarchy:controllers:path", cgroups(7). Any hierarchy will do: the lock
- * is the kernel's one. */
+/* A line of /proc/self/cgroup is "hierarchy:controllers:path", cgroups(7). Any hierarchy will do:
+ * the lock is the kernel's one. */
 static int open_procs_of_line(const char *line)
 {
     const char *controllers = strchr(line, ':');
@@ -22,7 +22,8 @@ static int open_procs_of_line(const char *line)
         return -EINVAL;
 
     int len = (int)(path - controllers - 1);
-    _free_ char *v1 = str_printf("/sys/fs/cgroup/%.*s%s/cgroup.procs", len, controllers + 1, path + 1);
+    _free_ char *v1 =
+        str_printf("/sys/fs/cgroup/%.*s%s/cgroup.procs", len, controllers + 1, path + 1);
     _free_ char *v2 = str_printf("/sys/fs/cgroup%s/cgroup.procs", path + 1);
     _free_ char *hybrid = str_printf("/sys/fs/cgroup/unified%s/cgroup.procs", path + 1);
     const char *candidates[] = {len ? v1 : v2, len ? NULL : hybrid};

@@ -43,7 +43,8 @@ static void shim_closed(void *userdata)
     shim_die(userdata);
 }
 
-/* One that was killed leaves its socket. Whoever took the address meanwhile has made a file of its own. */
+/* One that was killed leaves its socket. Whoever took the address meanwhile has made a file of its
+ * own. */
 static void remove_socket(const struct shim *s)
 {
     const char *path = str_after_prefix(s->address, "unix://");
@@ -105,7 +106,8 @@ int shim_connect(struct event_loop *loop, struct shim_endpoint *endpoint, shim_d
     struct sock_peer peer;
     r = sock_peer(fd, &peer);
     if (r < 0 || peer.uid != geteuid())
-        return err_set(e, ERR_PERMISSION_DENIED, "socket %s does not belong to a shim of ours", path);
+        return err_set(e, ERR_PERMISSION_DENIED, "socket %s does not belong to a shim of ours",
+                       path);
 
     struct shim *s = calloc(1, sizeof(*s));
     if (!s)
@@ -223,7 +225,8 @@ void shim_call(struct shim *s, const char *ns, const char *method, const Protobu
     if (!s->client)
         err_set(&e, ERR_UNAVAILABLE, "ttrpc: closed: unavailable");
     else if (s->is_v1 && !shim_v1_translate(method, request, descriptor, &v1))
-        err_set(&e, ERR_UNIMPLEMENTED, "method %s of a shim of runtime v1: not implemented", method);
+        err_set(&e, ERR_UNIMPLEMENTED, "method %s of a shim of runtime v1: not implemented",
+                method);
     else if (!(reply = malloc(sizeof(*reply))))
         err_oom(&e);
     if (e.code != ERR_OK) {
@@ -236,8 +239,8 @@ void shim_call(struct shim *s, const char *ns, const char *method, const Protobu
         descriptor = v1.reply;
     }
     *reply = (struct shim_reply){descriptor, s->is_v1, fn, userdata};
-    if (ttrpc_client_call(s->client, s->service, method, ns, request, timeout_ms, shim_replied, reply,
-                          &e) < 0) {
+    if (ttrpc_client_call(s->client, s->service, method, ns, request, timeout_ms, shim_replied,
+                          reply, &e) < 0) {
         free(reply);
         fn(userdata, &e, NULL);
     }
@@ -249,8 +252,10 @@ struct rendezvous {
     pthread_cond_t cond;
     bool done;
 };
-#define RENDEZVOUS_INIT                                                                            \
-    {.lock = PTHREAD_MUTEX_INITIALIZER, .cond = PTHREAD_COND_INITIALIZER, .done = false}
+#define RENDEZVOUS_INIT                                                                    \
+    {                                                                                      \
+        .lock = PTHREAD_MUTEX_INITIALIZER, .cond = PTHREAD_COND_INITIALIZER, .done = false \
+    }
 
 static void rendezvous_signal(struct rendezvous *r)
 {
@@ -299,8 +304,8 @@ static void sync_start(struct event_post *post)
 {
     struct sync_call *call = container_of(post, struct sync_call, post);
 
-    shim_call(call->shim, call->ns, call->method, call->request, call->descriptor,
-              call->timeout_ms, sync_replied, call);
+    shim_call(call->shim, call->ns, call->method, call->request, call->descriptor, call->timeout_ms,
+              sync_replied, call);
 }
 
 int shim_call_sync(struct shim *s, const char *ns, const char *method,

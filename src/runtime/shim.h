@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * One running shim, as the daemon sees it: its process and one ttrpc connection, shared by the tasks of
- * its group. The connection belongs to the loop; shim_call() is for the loop's thread, shim_call_sync()
- * for every other.
+ * One running shim, as the daemon sees it: its process and one ttrpc connection, shared by the
+ * tasks of its group. The connection belongs to the loop; shim_call() is for the loop's thread,
+ * shim_call_sync() for every other.
  *
- * Life: shim_connect() -> calls -> dead (the connection closed or the process ended, whichever is seen
- * first; `on_dead` is told once, on the loop) -> freed with the last reference, which is a death too if
- * there was none before.
+ * Life: shim_connect() -> calls -> dead (the connection closed or the process ended, whichever is
+ * seen first; `on_dead` is told once, on the loop) -> freed with the last reference, which is a
+ * death too if there was none before.
  */
 #pragma once
 
@@ -25,7 +25,10 @@ struct shim_endpoint {
     int version;      /* of the task service: 2 or 3; 1: runtime v1 (runtime/shim_v1.h) */
     struct proc proc; /* ours when we started it directly, else none */
 };
-#define SHIM_ENDPOINT_NULL {.proc = PROC_NULL}
+#define SHIM_ENDPOINT_NULL \
+    {                      \
+        .proc = PROC_NULL  \
+    }
 void shim_endpoint_done(struct shim_endpoint *e);
 
 struct shim {
@@ -47,8 +50,8 @@ struct shim {
     void *userdata;
 };
 
-/* [loop] Connects to the endpoint (a local socket: at once or not at all). endpoint->proc is taken on
- * success. RESOURCE_EXHAUSTED: the shim is there, but does not accept connections. */
+/* [loop] Connects to the endpoint (a local socket: at once or not at all). endpoint->proc is taken
+ * on success. RESOURCE_EXHAUSTED: the shim is there, but does not accept connections. */
 int shim_connect(struct event_loop *loop, struct shim_endpoint *endpoint, shim_dead_fn on_dead,
                  void *userdata, struct shim **ret, struct err *e);
 struct shim *shim_ref(struct shim *s);
@@ -56,14 +59,17 @@ struct shim *shim_ref(struct shim *s);
 bool shim_try_ref(struct shim *s);
 /* [any thread] Takes NULL. Returns NULL. */
 struct shim *shim_unref(struct shim *s);
-/* [loop] The registry goes: nobody is told of the shim's death any more, and its process is not waited for. */
+/* [loop] The registry goes: nobody is told of the shim's death any more, and its process is not
+ * waited for. */
 void shim_forget(struct shim *s);
-/* [loop] Closes the connection and leaves the shim alone: open calls are answered "ttrpc: closed". */
+/* [loop] Closes the connection and leaves the shim alone: open calls are answered "ttrpc: closed".
+ */
 void shim_detach(struct shim *s);
-/* [loop] Pins the process by the pid that the shim told us (after a restart we are not its parent). */
+/* [loop] Pins the process by the pid that the shim told us (after a restart we are not its parent).
+ */
 void shim_adopt(struct shim *s, pid_t pid);
-/* [not the loop] Ends the process with SIGKILL and waits for that at most timeout_ms. 0, also when it has
- * ended before; -ESRCH: its process was never known; -ETIMEDOUT. */
+/* [not the loop] Ends the process with SIGKILL and waits for that at most timeout_ms. 0, also when
+ * it has ended before; -ESRCH: its process was never known; -ETIMEDOUT. */
 int shim_kill(struct shim *s, int timeout_ms);
 
 /* What a call ends with: e NULL and the reply, owned by the receiver (pb_free()), or the error. */

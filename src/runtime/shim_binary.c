@@ -26,13 +26,14 @@ static int custom_path(const char *path, struct shim_binary *ret, struct err *e)
         return err_set(e, ERR_INVALID_ARGUMENT, "invalid custom binary path: stat %s: %s", path,
                        err_strerror(errno));
     if (!S_ISREG(st.st_mode))
-        return err_set(e, ERR_INVALID_ARGUMENT, "invalid custom binary path: %s is not a file", path);
+        return err_set(e, ERR_INVALID_ARGUMENT, "invalid custom binary path: %s is not a file",
+                       path);
     ret->path = strdup(path);
     return ret->path ? 0 : err_oom(e);
 }
 
-/* containerd-shim-NAME-VERSION of the last two parts of a dotted name; NULL for fewer, or for parts that
- * could lead elsewhere. */
+/* containerd-shim-NAME-VERSION of the last two parts of a dotted name; NULL for fewer, or for parts
+ * that could lead elsewhere. */
 static char *binary_name(const char *runtime)
 {
     const char *version = strrchr(runtime, '.');
@@ -56,7 +57,8 @@ static int installed(const char *runtime, const char *name, const char *daemon_d
 
     if (proc_find_program(name, NULL, &path) < 0 && proc_find_program(name, daemon_dir, &path) < 0)
         return err_set(e, ERR_NOT_FOUND,
-                       "runtime \"%s\" binary not installed \"%s\": file does not exist", runtime, name);
+                       "runtime \"%s\" binary not installed \"%s\": file does not exist", runtime,
+                       name);
     ret->path = path;
     return 0;
 }
@@ -79,10 +81,11 @@ int shim_binary_resolve(const char *runtime, const char *own_path, const char *o
     } else {
         _free_ char *name = strchr(runtime, '/') ? NULL : binary_name(runtime);
         if (!name)
-            return err_set(e, ERR_INVALID_ARGUMENT,
-                           "invalid runtime name %s, correct runtime name should be either format like "
-                           "`io.containerd.runc.v1` or a full path to the binary",
-                           runtime);
+            return err_set(
+                e, ERR_INVALID_ARGUMENT,
+                "invalid runtime name %s, correct runtime name should be either format like "
+                "`io.containerd.runc.v1` or a full path to the binary",
+                runtime);
         r = installed(runtime, name, daemon_dir, &b, e);
     }
     if (r < 0)

@@ -36,8 +36,9 @@ char *shim_socket_address(const struct shim_host *host, const char *ns, const ch
 
 char **shim_environment(const struct shim_host *host, const struct bundle *b)
 {
-    const char *names[] = {"TTRPC_ADDRESS=", "GRPC_ADDRESS=", "NAMESPACE=",      "MAX_SHIM_VERSION=",
-                           "GOMAXPROCS=",    "NOTIFY_SOCKET=", "WATCHDOG_USEC=", "WATCHDOG_PID="};
+    const char *names[] = {
+        "TTRPC_ADDRESS=", "GRPC_ADDRESS=",  "NAMESPACE=",     "MAX_SHIM_VERSION=",
+        "GOMAXPROCS=",    "NOTIFY_SOCKET=", "WATCHDOG_USEC=", "WATCHDOG_PID="};
     const char *values[] = {host->ttrpc_address, host->grpc_address, b->ns, "3", "2"};
     _cleanup_(strv_freep) char **env = NULL;
 
@@ -76,9 +77,9 @@ void shim_raise_oom_score(pid_t pid)
 
 int shim_enter_cgroup(const char *cgroup, pid_t pid, struct err *e)
 {
-    static const char *const hierarchies[] = {"",       "/memory", "/cpu",     "/cpuacct", "/cpuset",
-                                              "/pids",  "/blkio",  "/devices", "/freezer", "/unified",
-                                              "/systemd"};
+    static const char *const hierarchies[] = {"",         "/memory",  "/cpu",    "/cpuacct",
+                                              "/cpuset",  "/pids",    "/blkio",  "/devices",
+                                              "/freezer", "/unified", "/systemd"};
     char value[16];
     int entered = 0;
     int n = snprintf(value, sizeof(value), "%d", (int)pid);
@@ -99,7 +100,8 @@ int shim_enter_cgroup(const char *cgroup, pid_t pid, struct err *e)
     }
     if (!entered)
         return err_set(e, ERR_FAILED_PRECONDITION,
-                       "put shim into cgroup %s: no hierarchy takes it: failed precondition", cgroup);
+                       "put shim into cgroup %s: no hierarchy takes it: failed precondition",
+                       cgroup);
     return 0;
 }
 
@@ -107,8 +109,15 @@ static int spawn_own(const struct shim_host *host, const char *binary, const str
                      int listen_fd, struct proc *ret, struct err *e)
 {
     _cleanup_(strv_freep) char **env = shim_environment(host, b);
-    const char *argv[] = {binary, "-namespace", b->ns, "-id", b->id, "-address", host->grpc_address,
-                          host->debug ? "-debug" : NULL, NULL};
+    const char *argv[] = {binary,
+                          "-namespace",
+                          b->ns,
+                          "-id",
+                          b->id,
+                          "-address",
+                          host->grpc_address,
+                          host->debug ? "-debug" : NULL,
+                          NULL};
     int fds[] = {-EBADF, -EBADF, -EBADF, listen_fd};
     struct proc_spawn spawn = PROC_SPAWN_INIT;
 
@@ -141,7 +150,8 @@ int shim_launch_own(const struct shim_host *host, const char *binary, const stru
         return err_errno(e, r, "make directory %s", host->socket_dir);
     r = sock_listen(path, 0600, SHIM_BACKLOG, &listen_fd);
     if (r == -EADDRINUSE)
-        return err_set(e, ERR_ALREADY_EXISTS, "a shim of group %s is running: already exists", group);
+        return err_set(e, ERR_ALREADY_EXISTS, "a shim of group %s is running: already exists",
+                       group);
     if (r < 0)
         return err_errno(e, r, "listen on %s", path);
 
@@ -171,11 +181,19 @@ static int run_action(const struct shim_host *host, const char *binary, const st
 {
     _cleanup_(strv_freep) char **env = shim_environment(host, b);
     bool deleting = str_eq(action, "delete");
-    const char *argv[16] = {binary, "-namespace", b->ns, "-address", host->grpc_address,
-                            "-publish-binary", host->daemon_binary, "-id", b->id};
+    const char *argv[16] = {binary,
+                            "-namespace",
+                            b->ns,
+                            "-address",
+                            host->grpc_address,
+                            "-publish-binary",
+                            host->daemon_binary,
+                            "-id",
+                            b->id};
     size_t n = 9;
     struct proc_spawn spawn = PROC_SPAWN_INIT;
-    /* What `start` says on stderr is part of its answer; what `delete` says there goes to our log. */
+    /* What `start` says on stderr is part of its answer; what `delete` says there goes to our log.
+     */
     const int fds[] = {-EBADF, -EBADF, deleting ? STDERR_FILENO : -EBADF};
     int status = 0;
 
@@ -221,10 +239,13 @@ static int parse_answer(char *text, struct shim_endpoint *ret, struct err *e)
     int r = 0;
 
     if (version < 2 || version > 3)
-        r = err_set(e, ERR_UNIMPLEMENTED, "unsupported shim version (%d): not implemented", version);
+        r = err_set(e, ERR_UNIMPLEMENTED, "unsupported shim version (%d): not implemented",
+                    version);
     else if (protocol && !str_eq(protocol, "ttrpc"))
-        r = err_set(e, ERR_UNIMPLEMENTED, "unsupported shim protocol %.32s: not implemented", protocol);
-    else if (!address || !str_after_prefix(address, "unix://") || strlen(address) >= BUNDLE_ADDRESS_MAX)
+        r = err_set(e, ERR_UNIMPLEMENTED, "unsupported shim protocol %.32s: not implemented",
+                    protocol);
+    else if (!address || !str_after_prefix(address, "unix://") ||
+             strlen(address) >= BUNDLE_ADDRESS_MAX)
         r = err_set(e, ERR_UNKNOWN, "the shim answered no address of a unix socket: %.200s", text);
     else if (!(ret->address = strdup(address)))
         r = err_oom(e);
@@ -248,7 +269,8 @@ int shim_launch_start(const struct shim_host *host, const char *binary, const st
         if (pb_pack(&any.base, &input, &input_len) < 0)
             return err_oom(e);
     }
-    int r = run_action(host, binary, b, "start", input, input_len, host->load_timeout_ms, &output, e);
+    int r =
+        run_action(host, binary, b, "start", input, input_len, host->load_timeout_ms, &output, e);
     if (r < 0)
         return r;
     _free_ char *text = buf_take_str(&output);
@@ -267,7 +289,8 @@ int shim_run_delete(const struct shim_host *host, const char *binary, const stru
     int r = run_action(host, binary, b, "delete", NULL, 0, host->cleanup_timeout_ms, &output, e);
     if (r < 0)
         return r;
-    r = pb_unpack(&pb__task__delete_response__descriptor, buf_head(&output), output.len, &message, e);
+    r = pb_unpack(&pb__task__delete_response__descriptor, buf_head(&output), output.len, &message,
+                  e);
     if (r < 0)
         return err_wrap(e, "decode answer of %s delete", binary);
     Pb__Task__DeleteResponse *response = (Pb__Task__DeleteResponse *)message;

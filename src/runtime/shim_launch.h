@@ -3,8 +3,9 @@
  * Starting a shim, and its `delete` action. Everything here blocks: for pool threads.
  *
  * Our own shim is started directly: one spawn, with its socket already listening, so that it can be
- * connected to before it has run a single instruction. Everybody else's goes through the `start` action
- * of its binary, which answers with an address (containerd's runtime v2 protocol, generations 1.2 to 2.2).
+ * connected to before it has run a single instruction. Everybody else's goes through the `start`
+ * action of its binary, which answers with an address (containerd's runtime v2 protocol,
+ * generations 1.2 to 2.2).
  */
 #pragma once
 
@@ -38,8 +39,8 @@ int shim_enter_cgroup(const char *cgroup, pid_t pid, struct err *e);
 int shim_launch_own(const struct shim_host *host, const char *binary, const struct bundle *b,
                     const char *group, const char *shim_cgroup, struct shim_endpoint *ret,
                     struct err *e);
-/* Runs `<binary> start` with the options on its stdin; it may answer with the address of a shim that
- * runs already. */
+/* Runs `<binary> start` with the options on its stdin; it may answer with the address of a shim
+ * that runs already. */
 int shim_launch_start(const struct shim_host *host, const char *binary, const struct bundle *b,
                       const struct any *options, struct shim_endpoint *ret, struct err *e);
 

@@ -11,8 +11,9 @@
 const char *task_state_name(enum task_state state)
 {
     static const char *const names[] = {
-        [TASK_CREATING] = "creating", [TASK_RECOVERING] = "recovering", [TASK_LIVE] = "live",
-        [TASK_LOST] = "lost",         [TASK_GONE] = "gone",
+        [TASK_CREATING] = "creating", [TASK_RECOVERING] = "recovering",
+        [TASK_LIVE] = "live",         [TASK_LOST] = "lost",
+        [TASK_GONE] = "gone",
     };
     return (size_t)state < ARRAY_SIZE(names) ? names[state] : "?";
 }
@@ -72,8 +73,8 @@ struct parked_call {
 };
 
 static void call_now(struct task *t, const char *method, const ProtobufCMessage *request,
-                     const ProtobufCMessageDescriptor *reply, uint64_t timeout_ms,
-                     shim_reply_fn fn, void *userdata)
+                     const ProtobufCMessageDescriptor *reply, uint64_t timeout_ms, shim_reply_fn fn,
+                     void *userdata)
 {
     struct shim *shim = tasks_live_shim(t->tasks, t);
 
@@ -107,8 +108,8 @@ void task_call(struct task *t, const char *method, const ProtobufCMessage *reque
         fn(userdata, &e, NULL);
         return;
     }
-    *call = (struct parked_call){{NULL, NULL}, task_ref(t), method, request, reply, timeout_ms, fn,
-                                 userdata};
+    *call = (struct parked_call){{NULL, NULL}, task_ref(t), method, request,
+                                 reply,        timeout_ms,  fn,     userdata};
     list_push_back(&t->parked, &call->link);
 }
 
@@ -130,8 +131,8 @@ static void wait_answered(void *userdata, const struct err *e, ProtobufCMessage 
     struct task *t = wait->task;
     bool init = str_empty(((const Pb__Task__WaitRequest *)wait->request)->exec_id);
 
-    /* The connection is gone, and calls are told of it before the registry is: the cleanup that follows
-     * will know how init ended. */
+    /* The connection is gone, and calls are told of it before the registry is: the cleanup that
+     * follows will know how init ended. */
     if (e && e->code == ERR_UNAVAILABLE && init && tasks_will_clean_up(t->tasks, t)) {
         list_push_back(&t->exit_waiters, &wait->link);
         return;
@@ -150,7 +151,8 @@ void task_wait(struct task *t, const ProtobufCMessage *request, shim_reply_fn fn
         fn(userdata, &e, NULL);
         return;
     }
-    *wait = (struct parked_call){.task = task_ref(t), .request = request, .fn = fn, .userdata = userdata};
+    *wait = (struct parked_call){
+        .task = task_ref(t), .request = request, .fn = fn, .userdata = userdata};
     task_call(t, "Wait", request, &pb__task__wait_response__descriptor, 0, wait_answered, wait);
 }
 

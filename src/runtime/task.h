@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * A task: one container that has a shim, as the daemon knows it. What the task is doing (running, paused,
- * stopped) is asked of the shim each time and never kept here.
+ * A task: one container that has a shim, as the daemon knows it. What the task is doing (running,
+ * paused, stopped) is asked of the shim each time and never kept here.
  *
  *     CREATING -> LIVE -> (GONE)          Tasks.Create ... Tasks.Delete
  *     RECOVERING -> LIVE                  a bundle found at start whose shim answers
@@ -36,9 +36,10 @@ struct task {
     char *key; /* "ns/id" */
 
     enum task_state state;
-    bool deleting;            /* a Delete is under way: the end of the shim is expected */
-    atomic_bool start_seen;   /* TaskStart went through the exchange (or the task was found running) */
-    atomic_bool exit_seen;    /* so did the TaskExit of init */
+    bool deleting; /* a Delete is under way: the end of the shim is expected */
+    atomic_bool
+        start_seen;        /* TaskStart went through the exchange (or the task was found running) */
+    atomic_bool exit_seen; /* so did the TaskExit of init */
 
     struct bundle bundle;
     struct shim_binary binary;
@@ -48,7 +49,7 @@ struct task {
     bool is_linux;              /* of runtime v1 */
     struct linux_cgroup *group; /* NULL: not known; set before LIVE */
     struct shim_log *error_log; /* its shim has two */
-    unsigned starting;          /* reasons to hold exits back, as a Start under way: task_events.h */
+    unsigned starting; /* reasons to hold exits back, as a Start under way: task_events.h */
     struct event_post last_look; /* at its control group, once */
     struct list held;
     size_t n_held;
@@ -67,13 +68,14 @@ static inline void task_unrefp(struct task **t)
     task_unref(*t);
 }
 
-/* [loop] Calls the task's shim; answers through fn, always. A task under recovery answers after it. The
- * request must stay valid until then. NOT_FOUND "task X not found" when there is no shim to ask. */
+/* [loop] Calls the task's shim; answers through fn, always. A task under recovery answers after it.
+ * The request must stay valid until then. NOT_FOUND "task X not found" when there is no shim to
+ * ask. */
 void task_call(struct task *t, const char *method, const ProtobufCMessage *request,
                const ProtobufCMessageDescriptor *reply, uint64_t timeout_ms, shim_reply_fn fn,
                void *userdata);
-/* [loop] Wait: survives the death of the shim, then the answer is what the cleanup found. request is a
- * Pb__Task__WaitRequest, the reply a Pb__Task__WaitResponse. */
+/* [loop] Wait: survives the death of the shim, then the answer is what the cleanup found. request
+ * is a Pb__Task__WaitRequest, the reply a Pb__Task__WaitResponse. */
 void task_wait(struct task *t, const ProtobufCMessage *request, shim_reply_fn fn, void *userdata);
 
 /* [loop] For the registry: lets parked calls go; answers the waiters of a lost task. */

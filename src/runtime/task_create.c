@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Tasks.Create: bundle, shim, container. Each step is undone when a later one fails; a daemon that dies
- * in between leaves a bundle, by which the next one finds the rest.
+ * Tasks.Create: bundle, shim, container. Each step is undone when a later one fails; a daemon that
+ * dies in between leaves a bundle, by which the next one finds the rest.
  */
 #include "base/clock.h"
 #include "base/log.h"
@@ -16,8 +16,8 @@
 #define CREATE_TIMEOUT_MS 150000
 #define ABANDON_TIMEOUT_MS 10000
 
-/* The configured OCI runtime, else the first that can run this container here. The facts are found once;
- * again when they lead nowhere, since a runtime may have been installed meanwhile. */
+/* The configured OCI runtime, else the first that can run this container here. The facts are found
+ * once; again when they lead nowhere, since a runtime may have been installed meanwhile. */
 int task_name_runtime(struct tasks *t, const struct oci_config *config, char **ret, struct err *e)
 {
     _cleanup_(runtime_choice_done) struct runtime_choice choice = {0};
@@ -45,19 +45,21 @@ int task_name_runtime(struct tasks *t, const struct oci_config *config, char **r
 }
 
 /* The options for our shim: the client's, with the OCI runtime named. */
-static int choose_runtime(struct tasks *t, const struct oci_config *config, const struct any *options,
-                          Pb__Runc__Options **ret, struct err *e)
+static int choose_runtime(struct tasks *t, const struct oci_config *config,
+                          const struct any *options, Pb__Runc__Options **ret, struct err *e)
 {
     ProtobufCMessage *message = NULL;
     static const struct any none;
 
     if (!options)
         options = &none;
-    if (!any_is_empty(options) && !str_eq(pb_type_name(options->type_url), "containerd.runc.v1.Options"))
+    if (!any_is_empty(options) &&
+        !str_eq(pb_type_name(options->type_url), "containerd.runc.v1.Options"))
         return err_set(e, ERR_INVALID_ARGUMENT,
                        "runtime options of type %s are not for this runtime: invalid argument",
                        options->type_url);
-    int r = pb_unpack(&pb__runc__options__descriptor, options->value, options->value_len, &message, e);
+    int r =
+        pb_unpack(&pb__runc__options__descriptor, options->value, options->value_len, &message, e);
     if (r < 0)
         return err_wrap(e, "decode runtime options");
 
@@ -103,8 +105,9 @@ void task_abandon(struct task *task, struct shim *shim, struct shim_endpoint *en
     if (shim) {
         Pb__Task__DeleteRequest request = PB__TASK__DELETE_REQUEST__INIT;
         request.id = task->id;
-        int r = shim_call_sync(shim, task->ns, "Delete", &request.base,
-                               &pb__task__delete_response__descriptor, ABANDON_TIMEOUT_MS, NULL, &e);
+        int r =
+            shim_call_sync(shim, task->ns, "Delete", &request.base,
+                           &pb__task__delete_response__descriptor, ABANDON_TIMEOUT_MS, NULL, &e);
         bool clean = task->is_linux && (r >= 0 || e.code == ERR_NOT_FOUND);
         task_end_shim(task, shim);
         if (clean)
@@ -114,8 +117,8 @@ void task_abandon(struct task *task, struct shim *shim, struct shim_endpoint *en
         proc_reap(&endpoint->proc, true, &(int){0});
         shim_socket_remove(t, endpoint->address);
     }
-    /* Also when the shim says that it is clean: an OCI runtime that died half way may have made what neither of
-     * the two knows of, and this looks for it. */
+    /* Also when the shim says that it is clean: an OCI runtime that died half way may have made
+     * what neither of the two knows of, and this looks for it. */
     if (task_clean_up(task, &exit, &e) < 0)
         log_warn("clean up after task %s: %s", task->key, e.msg);
 }
@@ -133,8 +136,9 @@ static int create_container(struct task *task, struct shim *shim, const struct t
         request->options = &any;
     }
     request->bundle = task->bundle.path;
-    int r = shim_call_sync(shim, task->ns, "Create", &request->base,
-                           &pb__task__create_task_response__descriptor, CREATE_TIMEOUT_MS, &reply, e);
+    int r =
+        shim_call_sync(shim, task->ns, "Create", &request->base,
+                       &pb__task__create_task_response__descriptor, CREATE_TIMEOUT_MS, &reply, e);
     request->options = NULL;
     request->bundle = (char *)protobuf_c_empty_string;
     if (r < 0)
@@ -167,7 +171,8 @@ static int create_with_shim(struct tasks *t, struct task *task, const struct tas
     Pb__Runc__Options *runc = NULL;
     struct shim *shim = NULL;
 
-    int r = oci_config_parse((const char *)create->spec->value, create->spec->value_len, &config, e);
+    int r =
+        oci_config_parse((const char *)create->spec->value, create->spec->value_len, &config, e);
     if (r < 0)
         return r;
     if (task->binary.is_ours) {
@@ -205,8 +210,8 @@ static int create_reserved(struct tasks *t, struct task *task, const struct task
 {
     const char *runtime = str_empty(create->runtime_path) ? create->runtime : create->runtime_path;
 
-    int r = shim_binary_resolve(runtime, t->options.own_shim, t->options.shim, t->options.daemon_dir,
-                                &task->binary, e);
+    int r = shim_binary_resolve(runtime, t->options.own_shim, t->options.shim,
+                                t->options.daemon_dir, &task->binary, e);
     if (r < 0)
         return err_wrap(e, "failed to start shim: failed to resolve runtime path");
     r = bundle_create(t->options.root, t->options.state, task->ns, task->id, create->spec->value,
@@ -223,7 +228,8 @@ static int create_reserved(struct tasks *t, struct task *task, const struct task
     return r;
 }
 
-int tasks_create(struct tasks *t, const struct task_create *create, uint32_t *ret_pid, struct err *e)
+int tasks_create(struct tasks *t, const struct task_create *create, uint32_t *ret_pid,
+                 struct err *e)
 {
     cgroup_warm_start(&t->warm);
 

@@ -96,8 +96,8 @@ static void publish_end(struct tasks *t, struct task *task, const struct task_ex
     exited.pid = deleted.pid = exit->pid;
     exited.exit_status = deleted.exit_status = exit->status;
     exited.exited_at = deleted.exited_at = at;
-    bool is_news = task->is_linux ? task_events_claim_exit(task, exit->pid)
-                                  : !atomic_load(&task->exit_seen);
+    bool is_news =
+        task->is_linux ? task_events_claim_exit(task, exit->pid) : !atomic_load(&task->exit_seen);
     /* One that is held back for a last look is let go by the loop before the end is told. */
     if (task->is_linux && !is_news)
         loop_run(t->loop, settle_run, NULL);
@@ -157,7 +157,8 @@ int tasks_delete(struct tasks *t, struct task *task, struct task_exit *ret, stru
         cancel_delete(t, task);
         return r;
     }
-    /* The shim does not know it: it was deleted before, by a daemon that died before it could say so. */
+    /* The shim does not know it: it was deleted before, by a daemon that died before it could say
+     * so. */
     *ret = (struct task_exit){.status = STATUS_UNKNOWN, .at = clock_realtime()};
     if (r >= 0) {
         Pb__Task__DeleteResponse *response = (Pb__Task__DeleteResponse *)message;
@@ -165,11 +166,13 @@ int tasks_delete(struct tasks *t, struct task *task, struct task_exit *ret, stru
                                   pb_timestamp_get(response->exited_at)};
         pb_free(message);
     }
-    /* Its end has been told by now. A daemon that finds the rest tells nothing of a task without a pid. */
+    /* Its end has been told by now. A daemon that finds the rest tells nothing of a task without a
+     * pid. */
     unlinkat(task->bundle.dir_fd, "init.pid", 0);
     task_end_shim(task, task->shim);
 
-    /* Our shim, and one of v1, has cleaned up when it says so; of others the `delete` action is expected. */
+    /* Our shim, and one of v1, has cleaned up when it says so; of others the `delete` action is
+     * expected. */
     struct task_exit again;
     struct err warn = ERR_INIT;
     bool is_clean = task->binary.is_ours || (task->is_linux && r >= 0);
@@ -194,7 +197,8 @@ void task_kill_unreachable(struct task *task)
         log_warn("shim %d of task %s does not end", (int)proc.pid, task->key);
 }
 
-/* What is known of the end of a task whose shim is gone: its own record, else what `delete` says. */
+/* What is known of the end of a task whose shim is gone: its own record, else what `delete` says.
+ */
 static void find_exit(struct tasks *t, struct task *task, struct task_exit *ret)
 {
     struct err e = ERR_INIT;

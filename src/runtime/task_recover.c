@@ -1,13 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * After a restart: every bundle is a task. Its shim is asked with Connect, all shims at once; each answer
- * decides about its own tasks alone.
+ * After a restart: every bundle is a task. Its shim is asked with Connect, all shims at once; each
+ * answer decides about its own tasks alone.
  *
  *     answers, knows the container        LIVE
- *     answers, is still making it         asked again until it has, then LIVE: the client may start or delete it
- *     answers, does not know it           a create or delete was interrupted: shim ended, bundle removed
- *     no socket, refused                  LOST: cleaned up, its exit published
- *     does not answer in time             LIVE: a stopped shim is not a dead one; its callers time out
+ *     answers, is still making it         asked again until it has, then LIVE: the client may start
+ * or delete it answers, does not know it           a create or delete was interrupted: shim ended,
+ * bundle removed no socket, refused                  LOST: cleaned up, its exit published does not
+ * answer in time             LIVE: a stopped shim is not a dead one; its callers time out
  */
 #include "base/clock.h"
 #include "base/fs.h"
@@ -19,8 +19,8 @@
 #include "runtime/tasks_private.h"
 #include "wire/pb.h"
 
-/* How often, and until when, a shim is asked whether it has made its container: longer than it gives the OCI
- * runtime for it. */
+/* How often, and until when, a shim is asked whether it has made its container: longer than it
+ * gives the OCI runtime for it. */
 #define POLL_MS 50
 #define POLL_MAX_MS 150000
 #define CONNECT_RETRY_MS 500
@@ -158,8 +158,8 @@ static void recovery_connected(void *userdata, const struct err *e, ProtobufCMes
     if (reply)
         pb_free(reply);
     shim_call(rec->shim, rec->task->ns, "State", &rec->state.base,
-              &pb__task__state_response__descriptor, t->options.host.load_timeout_ms, recovery_state,
-              rec);
+              &pb__task__state_response__descriptor, t->options.host.load_timeout_ms,
+              recovery_state, rec);
 }
 
 static void recovery_ask(struct recovery *rec)
@@ -169,9 +169,10 @@ static void recovery_ask(struct recovery *rec)
               rec->task->tasks->options.host.load_timeout_ms, recovery_connected, rec);
 }
 
-/* Where the shim of a bundle listens; without a file that says so (the daemon died in between), where ours
- * would. */
-static int find_endpoint(struct tasks *t, struct task *task, struct shim_endpoint *ret, struct err *e)
+/* Where the shim of a bundle listens; without a file that says so (the daemon died in between),
+ * where ours would. */
+static int find_endpoint(struct tasks *t, struct task *task, struct shim_endpoint *ret,
+                         struct err *e)
 {
     _cleanup_(oci_config_done) struct oci_config config = {0};
     _free_ char *spec = NULL;
@@ -211,8 +212,9 @@ static int load_binary(struct tasks *t, struct task *task, struct err *e)
 
 static int load_task(struct tasks *t, struct task *task, struct err *e)
 {
-    int r = bundle_load(t->options.root, t->options.state, task->is_linux ? BUNDLE_LINUX : BUNDLE_V2,
-                        task->ns, task->id, &task->bundle, e);
+    int r =
+        bundle_load(t->options.root, t->options.state, task->is_linux ? BUNDLE_LINUX : BUNDLE_V2,
+                    task->ns, task->id, &task->bundle, e);
     if (r >= 0 && !task->is_linux)
         r = load_binary(t, task, e);
     if (r < 0)
@@ -250,7 +252,8 @@ static void recovery_connect(struct recovery *rec)
         recovery_ask(rec);
         return;
     }
-    /* A stopped shim that daemons have knocked at too often: it is there, and nothing may befall it. */
+    /* A stopped shim that daemons have knocked at too often: it is there, and nothing may befall
+     * it. */
     if (e.code == ERR_RESOURCE_EXHAUSTED) {
         event_timer_arm(t->loop, &rec->timer, CONNECT_RETRY_MS, recovery_connect_again);
         return;

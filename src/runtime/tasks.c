@@ -5,8 +5,8 @@
 #include "runtime/tasks_private.h"
 #include "wire/pb.h"
 
-/* Notes which tasks have been reported as started and ended, so that the end of a shim reports only what
- * nobody has heard yet. Called by whoever publishes: must not block. */
+/* Notes which tasks have been reported as started and ended, so that the end of a shim reports only
+ * what nobody has heard yet. Called by whoever publishes: must not block. */
 static void tasks_saw(void *userdata, const Pb__Types__Envelope *envelope)
 {
     struct tasks *t = userdata;
@@ -16,8 +16,8 @@ static void tasks_saw(void *userdata, const Pb__Types__Envelope *envelope)
     const ProtobufCMessageDescriptor *type =
         is_start ? &pb__event__task_start__descriptor : &pb__event__task_exit__descriptor;
 
-    if (!envelope->event || pb_unpack(type, envelope->event->value.data, envelope->event->value.len,
-                                      &message, &e) < 0)
+    if (!envelope->event ||
+        pb_unpack(type, envelope->event->value.data, envelope->event->value.len, &message, &e) < 0)
         return;
     const char *id = is_start ? ((Pb__Event__TaskStart *)message)->container_id
                               : ((Pb__Event__TaskExit *)message)->container_id;
@@ -94,10 +94,10 @@ struct tasks *tasks_free(struct tasks *t)
     exchange_unsubscribe(t->watch);
     exchange_set_gate(t->exchange, NULL, NULL);
     late_exits_done(&t->late);
-    MAP_FOREACH(entry, &t->by_key)
+    MAP_FOREACH (entry, &t->by_key)
         task_unref(entry->value);
     map_done(&t->by_key);
-    MAP_FOREACH(entry, &t->shims)
+    MAP_FOREACH (entry, &t->shims)
         shim_forget(entry->value);
     map_done(&t->shims);
     cgroup_warm_done(&t->warm);
@@ -152,7 +152,7 @@ enum task_state tasks_state(struct tasks *t, const struct task *task)
 void tasks_detach(struct tasks *t)
 {
     atomic_store(&t->detached, true);
-    MAP_FOREACH(entry, &t->shims)
+    MAP_FOREACH (entry, &t->shims)
         shim_detach(entry->value);
 }
 
@@ -169,7 +169,8 @@ bool tasks_will_clean_up(struct tasks *t, const struct task *task)
 struct shim *tasks_live_shim(struct tasks *t, const struct task *task)
 {
     pthread_mutex_lock(&t->lock);
-    /* A lost task keeps its dead shim, whose calls answer "ttrpc: closed" until the cleanup is done. */
+    /* A lost task keeps its dead shim, whose calls answer "ttrpc: closed" until the cleanup is
+     * done. */
     bool has_shim = task->shim && (task->state == TASK_LIVE || task->state == TASK_LOST);
     struct shim *shim = has_shim ? shim_ref(task->shim) : NULL;
     pthread_mutex_unlock(&t->lock);
@@ -201,7 +202,7 @@ int tasks_list(struct tasks *t, const char *ns, struct task ***ret, size_t *ret_
     pthread_mutex_lock(&t->lock);
     struct task **list = calloc(t->by_key.n + 1, sizeof(struct task *));
     if (list) {
-        MAP_FOREACH(entry, &t->by_key) {
+        MAP_FOREACH (entry, &t->by_key) {
             struct task *task = entry->value;
             if (task->state != TASK_CREATING && (!ns || str_eq(ns, task->ns)))
                 list[n++] = task_ref(task);
@@ -236,7 +237,7 @@ static void tasks_shim_died(struct shim *shim, void *userdata)
 
     pthread_mutex_lock(&t->lock);
     lost = calloc(t->by_key.n + 1, sizeof(struct task *));
-    MAP_FOREACH(entry, &t->by_key) {
+    MAP_FOREACH (entry, &t->by_key) {
         struct task *task = entry->value;
         if (!lost || task->shim != shim || task->state != TASK_LIVE || task->deleting)
             continue;

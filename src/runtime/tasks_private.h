@@ -37,7 +37,8 @@ bool tasks_remove(struct tasks *t, struct task *task);
 void tasks_set_state(struct tasks *t, struct task *task, enum task_state state);
 
 /* [loop] A shim that is connected already, or a new connection. A reference. */
-int tasks_connect(struct tasks *t, struct shim_endpoint *endpoint, struct shim **ret, struct err *e);
+int tasks_connect(struct tasks *t, struct shim_endpoint *endpoint, struct shim **ret,
+                  struct err *e);
 /* [not the loop] The same. */
 int tasks_connect_sync(struct tasks *t, struct shim_endpoint *endpoint, struct shim **ret,
                        struct err *e);
@@ -46,18 +47,19 @@ int tasks_connect_sync(struct tasks *t, struct shim_endpoint *endpoint, struct s
 void task_cleanup_start(struct task *task);
 /* Removes a socket that its shim left behind. Only below the socket directory. */
 void shim_socket_remove(const struct tasks *t, const char *address);
-/* Tells a shim to end when it has no container left; a shim of runtime v1 is killed. NULL: the shim of a
- * bundle of v1 that could not be connected to. */
+/* Tells a shim to end when it has no container left; a shim of runtime v1 is killed. NULL: the shim
+ * of a bundle of v1 that could not be connected to. */
 void task_end_shim(struct task *task, struct shim *shim);
-/* Removes what a shim left of its container: its `delete` action, or that of the OCI runtime for v1. */
+/* Removes what a shim left of its container: its `delete` action, or that of the OCI runtime for
+ * v1. */
 int task_clean_up(struct task *task, struct task_exit *ret, struct err *e);
 
 /* The parts of Create that all runtimes share. */
 
 /* Takes the shim. */
 void task_go_live(struct task *task, struct shim *shim);
-/* The container could not be made: what the shim may have of it goes, then the shim (NULL: could not be
- * connected to). */
+/* The container could not be made: what the shim may have of it goes, then the shim (NULL: could
+ * not be connected to). */
 void task_abandon(struct task *task, struct shim *shim, struct shim_endpoint *endpoint);
 /* The OCI runtime for a container whose options name none. The caller frees. */
 int task_name_runtime(struct tasks *t, const struct oci_config *config, char **ret, struct err *e);

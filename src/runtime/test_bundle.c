@@ -47,7 +47,8 @@ static void create(struct dirs *d, const char *id, struct bundle *b)
 {
     struct err e = ERR_INIT;
 
-    assert_int_equal(bundle_create(d->root, d->state, "ns", id, spec, strlen(spec), "/bin/shim", b, &e), 0);
+    assert_int_equal(
+        bundle_create(d->root, d->state, "ns", id, spec, strlen(spec), "/bin/shim", b, &e), 0);
 }
 
 static mode_t mode_of(const struct bundle *b, const char *name)
@@ -86,7 +87,8 @@ static void test_same_id_twice(void **state)
     struct err e = ERR_INIT;
 
     create(d, "c1", &b);
-    assert_true(bundle_create(d->root, d->state, "ns", "c1", spec, strlen(spec), "/x", &again, &e) < 0);
+    assert_true(bundle_create(d->root, d->state, "ns", "c1", spec, strlen(spec), "/x", &again, &e) <
+                0);
     assert_int_equal(e.code, ERR_ALREADY_EXISTS);
     /* The first one is whole. */
     assert_true(fs_exists(b.dir_fd, "config.json"));

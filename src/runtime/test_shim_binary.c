@@ -51,8 +51,8 @@ static int teardown(void **state)
     return 0;
 }
 
-static int resolve(struct place *p, const char *runtime, const char *override, struct shim_binary *b,
-                   struct err *e)
+static int resolve(struct place *p, const char *runtime, const char *override,
+                   struct shim_binary *b, struct err *e)
 {
     err_clear(e);
     return shim_binary_resolve(runtime, p->own, override, p->dir, b, e);
@@ -85,7 +85,8 @@ static void test_refusals(void **state)
     struct place *p = *state;
     struct shim_binary b = {0};
     struct err e = ERR_INIT;
-    static const char *const invalid[] = {"", "runc", ".v2", "runc.", "a/b.c", "../x.y", "io.cont ainerd.a b.v2"};
+    static const char *const invalid[] = {
+        "", "runc", ".v2", "runc.", "a/b.c", "../x.y", "io.cont ainerd.a b.v2"};
 
     for (size_t i = 0; i < ARRAY_SIZE(invalid); i++) {
         assert_true(resolve(p, invalid[i], NULL, &b, &e) < 0);

@@ -13,11 +13,11 @@
 #include "base/proc.h"
 #include "base/sock.h"
 #include "base/str.h"
+#include "cgroup/cgroup.h"
 #include "oci/config.h"
 #include "runtime.bootstrap.v1.pb-c.h"
 #include "shim/actions.h"
 #include "shim/address.h"
-#include "cgroup/cgroup.h"
 #include "shim/options.h"
 
 #define CONNECT_TIMEOUT_MS 100

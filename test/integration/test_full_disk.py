@@ -245,7 +245,7 @@ def test_no_inodes(small_root, archive):
         api.call(SNAPSHOTS + "Prepare", {"snapshotter": "overlayfs", "key": "s", "labels": {"containerd.io/gc.root": "x"}})
     assert "no space left" in sentence(error.value)
     with pytest.raises(grpc.RpcError) as error:
-        write(api, "r", b"x" * 1000)
+        write(api, "r", b"x" * 1000, None)
     sentence(error.value)
     disk.empty()
     works(d, archive, "bad-disk")
