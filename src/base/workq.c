@@ -3,6 +3,7 @@
 
 #include <pthread.h>
 #include <signal.h>
+#include <sys/mman.h>
 #include <time.h>
 
 #include "base/attr.h"
@@ -11,7 +12,11 @@ struct worker {
     struct list link; /* of left */
     struct workq *queue;
     pthread_t thread;
+    /* Ours, since the C library keeps the stacks of ended threads, touched pages and all. */
+    void *stack;
 };
+
+#define GUARD_BYTES 4096
 
 struct workq {
     pthread_mutex_t lock;
@@ -46,13 +51,37 @@ int workq_new(unsigned max_threads, struct workq **ret)
     return 0;
 }
 
+static struct worker *worker_new(struct workq *q)
+{
+    struct worker *w = calloc(1, sizeof(*w));
+
+    if (!w)
+        return NULL;
+    w->queue = q;
+    w->stack = mmap(NULL, GUARD_BYTES + WORKQ_STACK_BYTES, PROT_READ | PROT_WRITE,
+                    MAP_PRIVATE | MAP_ANONYMOUS | MAP_STACK | MAP_NORESERVE, -1, 0);
+    if (w->stack == MAP_FAILED || mprotect(w->stack, GUARD_BYTES, PROT_NONE) < 0) {
+        if (w->stack != MAP_FAILED)
+            munmap(w->stack, GUARD_BYTES + WORKQ_STACK_BYTES);
+        free(w);
+        return NULL;
+    }
+    return w;
+}
+
+static void worker_free(struct worker *w)
+{
+    munmap(w->stack, GUARD_BYTES + WORKQ_STACK_BYTES);
+    free(w);
+}
+
 /* With the lock held. Who has left has nothing more to do than to end. */
 static void join_left(struct workq *q)
 {
     for (struct list *l; (l = list_pop_front(&q->left));) {
         struct worker *w = container_of(l, struct worker, link);
         pthread_join(w->thread, NULL);
-        free(w);
+        worker_free(w);
     }
 }
 
@@ -132,25 +161,23 @@ static int start_thread(struct workq *q)
 {
     pthread_attr_t attr;
     sigset_t all, before;
-    struct worker *w = calloc(1, sizeof(*w));
-
+    join_left(q);
+    struct worker *w = worker_new(q);
     if (!w)
         return -ENOMEM;
-    w->queue = q;
     int r = pthread_attr_init(&attr);
     if (r) {
-        free(w);
+        worker_free(w);
         return -r;
     }
-    join_left(q);
-    pthread_attr_setstacksize(&attr, WORKQ_STACK_BYTES);
+    pthread_attr_setstack(&attr, (char *)w->stack + GUARD_BYTES, WORKQ_STACK_BYTES);
     sigfillset(&all);
     pthread_sigmask(SIG_SETMASK, &all, &before);
     r = pthread_create(&w->thread, &attr, thread_main, w);
     pthread_sigmask(SIG_SETMASK, &before, NULL);
     pthread_attr_destroy(&attr);
     if (r)
-        free(w);
+        worker_free(w);
     return -r;
 }
 

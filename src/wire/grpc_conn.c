@@ -1,8 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "wire/grpc_conn.h"
 
-#include <malloc.h>
-
 #include "base/clock.h"
 #include "base/log.h"
 #include "base/sock.h"
@@ -10,7 +8,6 @@
 #include "wire/grpc_dispatch.h"
 
 #define MANNERS_UNIT 1000
-#define TRIM_ABOVE_CALLS 32
 
 static void conn_timer_fired(struct event_timer *timer);
 
@@ -323,11 +320,8 @@ struct grpc_conn *grpc_conn_free(struct grpc_conn *conn)
 
     if (!conn)
         return NULL;
-    unsigned n_calls = 0;
-    LIST_FOREACH_SAFE (call, next, &conn->calls, link) {
+    LIST_FOREACH_SAFE (call, next, &conn->calls, link)
         grpc_stream_closed(call);
-        n_calls++;
-    }
     event_timer_disarm(&conn->timer);
     list_remove(&conn->flush_link);
     list_remove(&conn->link);
@@ -335,10 +329,8 @@ struct grpc_conn *grpc_conn_free(struct grpc_conn *conn)
     grpc_account_disconnect(conn->account);
     conn->server->n_conns--;
     conn_leave(conn->server);
+    grpc_server_trim_later(conn->server);
     free(conn);
-    /* So many small parts that the allocator would keep what they took. */
-    if (n_calls > TRIM_ABOVE_CALLS)
-        malloc_trim(0);
     return NULL;
 }
 

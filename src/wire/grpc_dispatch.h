@@ -34,6 +34,7 @@ struct grpc_server {
     unsigned depth;    /* of grpc_server_enter() */
     bool is_shutting_down;
     uint64_t refused_at_ms; /* when we last logged that a connection was refused */
+    struct event_timer trim;
 
     pthread_mutex_t lock;
     struct list due;
@@ -44,6 +45,10 @@ struct grpc_server {
 };
 
 void grpc_server_unref(struct grpc_server *s);
+/* [loop] A connection has gone. What clients left on the heap is given back once no other one has
+ * for a moment: their calls may outlive them for as long, and the allocator keeps small parts by
+ * itself. */
+void grpc_server_trim_later(struct grpc_server *s);
 /* [loop] The post that drains the list of due calls; the server takes it back when it is freed. */
 void grpc_server_init_due(struct grpc_server *s);
 void grpc_server_drop_due(struct grpc_server *s);

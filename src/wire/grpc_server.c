@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "wire/grpc_server.h"
 
+#include <malloc.h>
+
 #include "base/clock.h"
 #include "base/log.h"
 #include "base/sock.h"
@@ -8,6 +10,7 @@
 #include "wire/grpc_dispatch.h"
 
 #define ACCEPTS_PER_TURN 64
+#define TRIM_AFTER_MS 500
 /* How long we do not look at the listening socket after accept(2) ran out of fds or memory. */
 #define ACCEPT_PAUSE_MS 100
 
@@ -136,6 +139,17 @@ static void server_close_listeners(struct grpc_server *s)
         listener_free(l);
 }
 
+static void trim(struct event_timer *timer)
+{
+    malloc_trim(0);
+}
+
+void grpc_server_trim_later(struct grpc_server *s)
+{
+    if (!s->is_shutting_down)
+        event_timer_arm(s->loop, &s->trim, TRIM_AFTER_MS, trim);
+}
+
 void grpc_server_shutdown(struct grpc_server *s)
 {
     struct grpc_conn *conn;
@@ -154,6 +168,7 @@ struct grpc_server *grpc_server_free(struct grpc_server *s)
         return NULL;
 
     s->is_shutting_down = true;
+    event_timer_disarm(&s->trim);
     server_close_listeners(s);
     /* Callbacks that still have to come run here. */
     pthread_mutex_lock(&s->lock);
