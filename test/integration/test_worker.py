@@ -753,7 +753,10 @@ def test_gzip_flipped_bits(target):
         broken = bytearray(blob)
         broken[at] ^= 0x41
         result = run_apply(target, bytes(broken), format="gzip")
-        assert result.get("code") == 3 or result["digest"] != digest(SMALL), at
+        # A bit may mean nothing (the code of a symbol that never comes): then all that came out is as it was, and
+        # only the blob's digest tells. Other bytes than the checksum vouches for are never taken.
+        unharmed = (result.get("digest"), result.get("blob_digest")) == (digest(SMALL), digest(bytes(broken)))
+        assert result.get("code") == 3 or unharmed, (at, result)
 
 
 def test_zstd(target):
