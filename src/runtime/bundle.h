@@ -2,8 +2,10 @@
 /*
  * The bundle: the directory of one task, under state, that a shim runs in.
  *
- *     <state>/io.containerd.runtime.v2.task/NS/ID/   0700 (0710 and the mapped group with a user
- * namespace) config.json        the spec as the client sent it rootfs/            0711, mount point
+ *     <state>/io.containerd.runtime.v2.task/NS/ID/
+ *                            0700 (0710 and the mapped group with a user namespace)
+ *         config.json        the spec as the client sent it
+ *         rootfs/            0711, mount point
  *         work               -> <root>/io.containerd.runtime.v2.task/NS/ID
  *         log                fifo the shim logs to
  *         shim-binary-path   0600, which shim runs it

@@ -3,8 +3,10 @@
  * From a runtime's name to the shim that runs it, as containerd resolves them:
  *
  *     io.containerd.runc.v2, io.containerd.wherry.v2   our shim, unless the configuration names
- * another io.containerd.NAME.VERSION                       containerd-shim-NAME-VERSION, beside the
- * daemon or on PATH /an/absolute/path                                that file
+ *                                                      another
+ *     io.containerd.NAME.VERSION                       containerd-shim-NAME-VERSION, beside the
+ *                                                      daemon or on PATH
+ *     /an/absolute/path                                that file
  */
 #pragma once
 

@@ -3,11 +3,12 @@
  * After a restart: every bundle is a task. Its shim is asked with Connect, all shims at once; each
  * answer decides about its own tasks alone.
  *
- *     answers, knows the container        LIVE
- *     answers, is still making it         asked again until it has, then LIVE: the client may start
- * or delete it answers, does not know it           a create or delete was interrupted: shim ended,
- * bundle removed no socket, refused                  LOST: cleaned up, its exit published does not
- * answer in time             LIVE: a stopped shim is not a dead one; its callers time out
+ *     answers, knows the container    LIVE
+ *     answers, is still making it     asked again until it has, then LIVE: the client may start or
+ *                                     delete it
+ *     answers, does not know it       a create or delete was interrupted: shim ended, bundle removed
+ *     no socket, refused              LOST: cleaned up, its exit published
+ *     does not answer in time         LIVE: a stopped shim is not a dead one; its callers time out
  */
 #include "base/clock.h"
 #include "base/fs.h"
