@@ -5,21 +5,13 @@
 #include "google/protobuf/empty.pb-c.h"
 #include "linux.runc.pb-c.h"
 #include "runtime.linux.shim.v1.pb-c.h"
-#include "shim/container.h"
+#include "shim/answer.h"
 #include "wire/pb.h"
 
 static struct shim *shim_of(const struct ttrpc_call *call)
 {
     const struct task_service *service = ttrpc_call_userdata(call);
     return service->shim;
-}
-
-static void fail(struct ttrpc_call *call, enum err_code code, const char *text)
-{
-    struct err e = ERR_INIT;
-
-    err_set(&e, code, "%s", text);
-    ttrpc_call_fail(call, &e);
 }
 
 /* The only one; NULL and the call failed when it is not created. */
@@ -30,7 +22,7 @@ static struct container *find_container(struct ttrpc_call *call)
         if (c->init->state != PROCESS_CREATING)
             return c;
     }
-    fail(call, ERR_FAILED_PRECONDITION, "container must be created: failed precondition");
+    answer_error(call, ERR_FAILED_PRECONDITION, "container must be created: failed precondition");
     return NULL;
 }
 
@@ -65,50 +57,6 @@ static struct process *find_process(struct ttrpc_call *call, const char *id)
     return p;
 }
 
-static void reply_empty(struct ttrpc_call *call)
-{
-    Google__Protobuf__Empty empty = GOOGLE__PROTOBUF__EMPTY__INIT;
-
-    ttrpc_call_reply(call, &empty.base);
-}
-
-static void done_empty(void *userdata, const struct err *e)
-{
-    struct ttrpc_call *call = userdata;
-
-    if (e)
-        ttrpc_call_fail(call, e);
-    else
-        reply_empty(call);
-}
-
-/* A call that is answered from a process's state. */
-struct pending {
-    struct ttrpc_call *call;
-    struct process *process; /* a reference, NULL for Create */
-    struct process_exit exit;
-    struct container_pids pids;
-};
-
-static struct pending *pending_new(struct ttrpc_call *call, struct process *p)
-{
-    struct pending *pending = calloc(1, sizeof(*pending));
-
-    if (!pending) {
-        fail(call, ERR_RESOURCE_EXHAUSTED, "out of memory");
-        return NULL;
-    }
-    *pending = (struct pending){.call = call, .process = p ? process_ref(p) : NULL};
-    return pending;
-}
-
-static void pending_free(struct pending *pending)
-{
-    process_unref(pending->process);
-    free(pending->pids.pids);
-    free(pending);
-}
-
 static void handle_checkpoint(struct ttrpc_call *call, const ProtobufCMessage *message)
 {
     const Pb__Shimv1__CheckpointTaskRequest *r = (const void *)message;
@@ -123,9 +71,10 @@ static void handle_checkpoint(struct ttrpc_call *call, const ProtobufCMessage *m
             o = pb__linuxrunc__checkpoint_options__unpack(NULL, r->options->value.len,
                                                           r->options->value.data);
         if (!o) {
-            fail(call, ERR_INVALID_ARGUMENT,
-                 "checkpoint options are not containerd.linux.runc.CheckpointOptions: invalid "
-                 "argument");
+            answer_error(
+                call, ERR_INVALID_ARGUMENT,
+                "checkpoint options are not containerd.linux.runc.CheckpointOptions: invalid "
+                "argument");
             return;
         }
         if (str_empty(r->path))
@@ -139,7 +88,7 @@ static void handle_checkpoint(struct ttrpc_call *call, const ProtobufCMessage *m
         request.empty_namespaces = o->empty_namespaces;
         request.n_empty_namespaces = o->n_empty_namespaces;
     }
-    container_checkpoint(c, &request, done_empty, call);
+    container_checkpoint(c, &request, answer_done, call);
     if (o)
         pb__linuxrunc__checkpoint_options__free_unpacked(o, NULL);
 }
@@ -152,7 +101,7 @@ static void handle_close_io(struct ttrpc_call *call, const ProtobufCMessage *mes
     if (!p)
         return;
     stdio_close_input(&p->io);
-    reply_empty(call);
+    answer_empty(call);
 }
 
 static void on_created(void *userdata, const struct err *e)
@@ -179,23 +128,12 @@ static void handle_create(struct ttrpc_call *call, const ProtobufCMessage *messa
     struct err e = ERR_INIT;
 
     if (shim->containers.n > 0) {
-        fail(call, ERR_ALREADY_EXISTS, "this shim has a container: already exists");
+        answer_error(call, ERR_ALREADY_EXISTS, "this shim has a container: already exists");
         return;
     }
-    for (size_t i = 0; i < r->n_rootfs; i++) {
-        const Pb__Types__Mount *m = r->rootfs[i];
-        char **options = NULL;
-        int error = 0;
-        for (size_t j = 0; j < m->n_options && error == 0; j++)
-            error = strv_push(&options, m->options[j]);
-        if (error == 0)
-            error = mount_list_add(&rootfs, m->type, m->source, m->target, options);
-        strv_free(options);
-        if (error < 0) {
-            err_errno(&e, error, "failed to take the rootfs of container %.100s", r->id);
-            ttrpc_call_fail(call, &e);
-            return;
-        }
+    if (answer_take_mounts(r->rootfs, r->n_rootfs, r->id, &rootfs, &e) < 0) {
+        ttrpc_call_fail(call, &e);
+        return;
     }
     const struct container_request request = {
         .id = r->id,
@@ -214,27 +152,27 @@ static void handle_create(struct ttrpc_call *call, const ProtobufCMessage *messa
 
 static void on_deleted(void *userdata, const struct err *e)
 {
-    struct pending *pending = userdata;
+    struct answer *a = userdata;
     Pb__Shimv1__DeleteResponse response = PB__SHIMV1__DELETE_RESPONSE__INIT;
 
     if (e) {
-        ttrpc_call_fail(pending->call, e);
+        ttrpc_call_fail(a->call, e);
     } else {
-        response.pid = (uint32_t)pending->exit.pid;
-        response.exit_status = (uint32_t)pending->exit.status;
-        response.exited_at = pb_timestamp_new(pending->exit.at);
-        ttrpc_call_reply(pending->call, &response.base);
+        response.pid = (uint32_t)a->exit.pid;
+        response.exit_status = (uint32_t)a->exit.status;
+        response.exited_at = pb_timestamp_new(a->exit.at);
+        ttrpc_call_reply(a->call, &response.base);
         pb_free(response.exited_at ? &response.exited_at->base : NULL);
     }
-    pending_free(pending);
+    answer_free(a);
 }
 
 static void delete_process(struct ttrpc_call *call, struct process *p)
 {
-    struct pending *pending = pending_new(call, p);
+    struct answer *a = answer_new(call, p, NULL);
 
-    if (pending)
-        process_delete(p, &pending->exit, on_deleted, pending);
+    if (a)
+        process_delete(p, &a->exit, on_deleted, a);
 }
 
 static void handle_delete(struct ttrpc_call *call, const ProtobufCMessage *message)
@@ -253,8 +191,8 @@ static void handle_delete_process(struct ttrpc_call *call, const ProtobufCMessag
     if (!p)
         return;
     if (process_is_init(p))
-        fail(call, ERR_INVALID_ARGUMENT,
-             "cannot delete init process with DeleteProcess: invalid argument");
+        answer_error(call, ERR_INVALID_ARGUMENT,
+                     "cannot delete init process with DeleteProcess: invalid argument");
     else
         delete_process(call, p);
 }
@@ -279,7 +217,7 @@ static void handle_exec(struct ttrpc_call *call, const ProtobufCMessage *message
     if (container_exec(c, &request, &e) < 0)
         ttrpc_call_fail(call, &e);
     else
-        reply_empty(call);
+        answer_empty(call);
 }
 
 static void handle_kill(struct ttrpc_call *call, const ProtobufCMessage *message)
@@ -289,7 +227,7 @@ static void handle_kill(struct ttrpc_call *call, const ProtobufCMessage *message
     struct process *p = str_empty(r->id) ? (c ? c->init : NULL) : find_process(call, r->id);
 
     if (p)
-        process_kill(p, (int)MIN_OF(r->signal, (uint32_t)INT32_MAX), r->all, done_empty, call);
+        process_kill(p, (int)MIN_OF(r->signal, (uint32_t)INT32_MAX), r->all, answer_done, call);
 }
 
 /* Unlike the task service this names init too. */
@@ -306,45 +244,29 @@ static Google__Protobuf__Any *describe_pid(struct container *c, uint32_t pid)
 
 static void on_pids(void *userdata, const struct err *e)
 {
-    struct pending *pending = userdata;
-    size_t n = pending->pids.n;
+    struct answer *a = userdata;
+    Pb__Shimv1__ListPidsResponse response = PB__SHIMV1__LIST_PIDS_RESPONSE__INIT;
+    struct err oom = ERR_INIT;
 
+    if (!e && answer_describe_pids(a, describe_pid, &oom) < 0)
+        e = &oom;
     if (e) {
-        ttrpc_call_fail(pending->call, e);
-        pending_free(pending);
-        return;
+        ttrpc_call_fail(a->call, e);
+    } else {
+        response.processes = a->infos;
+        response.n_processes = a->n_infos;
+        ttrpc_call_reply(a->call, &response.base);
     }
-    Pb__Shimv1__ListPidsResponse *response = malloc(sizeof(*response));
-    if (response) {
-        pb__shimv1__list_pids_response__init(response);
-        response->processes = calloc(MAX_OF(n, (size_t)1), sizeof(*response->processes));
-    }
-    bool ok = response && response->processes;
-    for (size_t i = 0; ok && i < n; i++) {
-        Pb__V1types__ProcessInfo *info = malloc(sizeof(*info));
-        ok = info != NULL;
-        if (!ok)
-            break;
-        pb__v1types__process_info__init(info);
-        info->pid = pending->pids.pids[i];
-        info->info = describe_pid(pending->process->container, info->pid);
-        response->processes[response->n_processes++] = info;
-    }
-    if (ok)
-        ttrpc_call_reply(pending->call, &response->base);
-    else
-        fail(pending->call, ERR_RESOURCE_EXHAUSTED, "out of memory");
-    pb_free(response ? &response->base : NULL);
-    pending_free(pending);
+    answer_free(a);
 }
 
 static void handle_list_pids(struct ttrpc_call *call, const ProtobufCMessage *message)
 {
     struct container *c = find_container(call);
-    struct pending *pending = c ? pending_new(call, c->init) : NULL;
+    struct answer *a = c ? answer_new(call, c->init, NULL) : NULL;
 
-    if (pending)
-        container_list_pids(c, &pending->pids, on_pids, pending);
+    if (a)
+        container_list_pids(c, &a->pids, on_pids, a);
 }
 
 static void handle_pause(struct ttrpc_call *call, const ProtobufCMessage *message)
@@ -352,7 +274,7 @@ static void handle_pause(struct ttrpc_call *call, const ProtobufCMessage *messag
     struct container *c = find_container(call);
 
     if (c)
-        container_pause(c, done_empty, call);
+        container_pause(c, answer_done, call);
 }
 
 static void handle_resize_pty(struct ttrpc_call *call, const ProtobufCMessage *message)
@@ -368,7 +290,7 @@ static void handle_resize_pty(struct ttrpc_call *call, const ProtobufCMessage *m
     if (e.code != ERR_OK || process_resize(p, r->width, r->height, &e) < 0)
         ttrpc_call_fail(call, &e);
     else
-        reply_empty(call);
+        answer_empty(call);
 }
 
 static void handle_resume(struct ttrpc_call *call, const ProtobufCMessage *message)
@@ -376,7 +298,7 @@ static void handle_resume(struct ttrpc_call *call, const ProtobufCMessage *messa
     struct container *c = find_container(call);
 
     if (c)
-        container_resume(c, done_empty, call);
+        container_resume(c, answer_done, call);
 }
 
 static void handle_shim_info(struct ttrpc_call *call, const ProtobufCMessage *message)
@@ -389,27 +311,27 @@ static void handle_shim_info(struct ttrpc_call *call, const ProtobufCMessage *me
 
 static void on_started(void *userdata, const struct err *e)
 {
-    struct pending *pending = userdata;
+    struct answer *a = userdata;
     Pb__Shimv1__StartResponse response = PB__SHIMV1__START_RESPONSE__INIT;
 
     if (e) {
-        ttrpc_call_fail(pending->call, e);
+        ttrpc_call_fail(a->call, e);
     } else {
-        response.id = (char *)process_id(pending->process);
-        response.pid = (uint32_t)pending->process->exit.pid;
-        ttrpc_call_reply(pending->call, &response.base);
+        response.id = (char *)process_id(a->process);
+        response.pid = (uint32_t)a->process->exit.pid;
+        ttrpc_call_reply(a->call, &response.base);
     }
-    pending_free(pending);
+    answer_free(a);
 }
 
 static void handle_start(struct ttrpc_call *call, const ProtobufCMessage *message)
 {
     const Pb__Shimv1__StartRequest *r = (const void *)message;
     struct process *p = find_process(call, r->id);
-    struct pending *pending = p ? pending_new(call, p) : NULL;
+    struct answer *a = p ? answer_new(call, p, NULL) : NULL;
 
-    if (pending)
-        process_start(p, on_started, pending);
+    if (a)
+        process_start(p, on_started, a);
 }
 
 static void handle_state(struct ttrpc_call *call, const ProtobufCMessage *message)
@@ -424,12 +346,12 @@ static void handle_state(struct ttrpc_call *call, const ProtobufCMessage *messag
 
     if (!p)
         return;
-    bool has_ended = p->state == PROCESS_STOPPED || p->state == PROCESS_DELETED;
+    bool has_ended = answer_has_ended(p);
     response.id = (char *)process_id(p);
     response.bundle = p->container->bundle;
     /* One that is being made may still come to nothing. */
     response.pid = p->state == PROCESS_CREATING ? 0 : (uint32_t)p->exit.pid;
-    response.status = task_service_status(p);
+    response.status = answer_status(p);
     response.stdin = (char *)str_or_empty(p->stdin_path);
     response.stdout = (char *)str_or_empty(p->stdout_path);
     response.stderr = (char *)str_or_empty(p->stderr_path);
@@ -448,10 +370,10 @@ static void handle_update(struct ttrpc_call *call, const ProtobufCMessage *messa
     if (!c)
         return;
     if (!r->resources || r->resources->value.len == 0)
-        fail(call, ERR_INVALID_ARGUMENT, "no resources to update: invalid argument");
+        answer_error(call, ERR_INVALID_ARGUMENT, "no resources to update: invalid argument");
     else
         container_update(c, (const char *)r->resources->value.data, r->resources->value.len,
-                         done_empty, call);
+                         answer_done, call);
 }
 
 static void on_waited(void *userdata, const struct process_exit *exit)

@@ -3,9 +3,8 @@
 
 #include "base/log.h"
 #include "base/str.h"
-#include "google/protobuf/empty.pb-c.h"
 #include "runc.v1.pb-c.h"
-#include "shim/container.h"
+#include "shim/answer.h"
 #include "task.v2.pb-c.h"
 #include "wire/pb.h"
 
@@ -34,58 +33,6 @@ static struct process *find_process(struct ttrpc_call *call, const char *id, con
     if (!p)
         ttrpc_call_fail(call, &e);
     return p;
-}
-
-static void reply_empty(struct ttrpc_call *call)
-{
-    Google__Protobuf__Empty empty = GOOGLE__PROTOBUF__EMPTY__INIT;
-
-    ttrpc_call_reply(call, &empty.base);
-}
-
-/* done_fn for methods that answer nothing; userdata is the call. */
-static void done_empty(void *userdata, const struct err *e)
-{
-    struct ttrpc_call *call = userdata;
-
-    if (e)
-        ttrpc_call_fail(call, e);
-    else
-        reply_empty(call);
-}
-
-/* A call on a process that is answered from its state. */
-struct pending {
-    struct ttrpc_call *call;
-    struct process *process; /* a reference, NULL where there is none yet */
-    char *id;
-    struct process_exit exit;
-    struct container_pids pids;
-};
-
-static struct pending *pending_new(struct ttrpc_call *call, struct process *p, const char *id)
-{
-    struct pending *pending = calloc(1, sizeof(*pending));
-    char *copy = id ? strdup(id) : NULL;
-    struct err e = ERR_INIT;
-
-    if (!pending || (id && !copy)) {
-        free(pending);
-        free(copy);
-        err_oom(&e);
-        ttrpc_call_fail(call, &e);
-        return NULL;
-    }
-    *pending = (struct pending){.call = call, .process = p ? process_ref(p) : NULL, .id = copy};
-    return pending;
-}
-
-static void pending_free(struct pending *pending)
-{
-    process_unref(pending->process);
-    free(pending->id);
-    free(pending->pids.pids);
-    free(pending);
 }
 
 static void handle_checkpoint(struct ttrpc_call *call, const ProtobufCMessage *message)
@@ -121,7 +68,7 @@ static void handle_checkpoint(struct ttrpc_call *call, const ProtobufCMessage *m
         request.empty_namespaces = o->empty_namespaces;
         request.n_empty_namespaces = o->n_empty_namespaces;
     }
-    container_checkpoint(c, &request, done_empty, call);
+    container_checkpoint(c, &request, answer_done, call);
     if (o)
         pb__runc__checkpoint_options__free_unpacked(o, NULL);
 }
@@ -134,7 +81,7 @@ static void handle_close_io(struct ttrpc_call *call, const ProtobufCMessage *mes
     if (!p)
         return;
     stdio_close_input(&p->io);
-    reply_empty(call);
+    answer_empty(call);
 }
 
 static void handle_connect(struct ttrpc_call *call, const ProtobufCMessage *message)
@@ -151,17 +98,17 @@ static void handle_connect(struct ttrpc_call *call, const ProtobufCMessage *mess
 
 static void on_created(void *userdata, const struct err *e)
 {
-    struct pending *pending = userdata;
+    struct answer *a = userdata;
     Pb__Task__CreateTaskResponse response = PB__TASK__CREATE_TASK_RESPONSE__INIT;
 
     if (e) {
-        ttrpc_call_fail(pending->call, e);
+        ttrpc_call_fail(a->call, e);
     } else {
-        const struct container *c = container_find(shim_of(pending->call), pending->id, NULL);
+        const struct container *c = container_find(shim_of(a->call), a->id, NULL);
         response.pid = c ? (uint32_t)c->init->exit.pid : 0;
-        ttrpc_call_reply(pending->call, &response.base);
+        ttrpc_call_reply(a->call, &response.base);
     }
-    pending_free(pending);
+    answer_free(a);
 }
 
 static void handle_create(struct ttrpc_call *call, const ProtobufCMessage *message)
@@ -170,23 +117,12 @@ static void handle_create(struct ttrpc_call *call, const ProtobufCMessage *messa
     _cleanup_(mount_list_done) struct mount_list rootfs = {};
     struct err e = ERR_INIT;
 
-    for (size_t i = 0; i < r->n_rootfs; i++) {
-        const Pb__Types__Mount *m = r->rootfs[i];
-        char **options = NULL;
-        int error = 0;
-        for (size_t j = 0; j < m->n_options && error == 0; j++)
-            error = strv_push(&options, m->options[j]);
-        if (error == 0)
-            error = mount_list_add(&rootfs, m->type, m->source, m->target, options);
-        strv_free(options);
-        if (error < 0) {
-            err_errno(&e, error, "failed to take the rootfs of container %.100s", r->id);
-            ttrpc_call_fail(call, &e);
-            return;
-        }
+    if (answer_take_mounts(r->rootfs, r->n_rootfs, r->id, &rootfs, &e) < 0) {
+        ttrpc_call_fail(call, &e);
+        return;
     }
-    struct pending *pending = pending_new(call, NULL, r->id);
-    if (!pending)
+    struct answer *a = answer_new(call, NULL, r->id);
+    if (!a)
         return;
     const struct container_request request = {
         .id = r->id,
@@ -199,34 +135,34 @@ static void handle_create(struct ttrpc_call *call, const ProtobufCMessage *messa
         .checkpoint = r->checkpoint,
         .options = r->options,
     };
-    container_create(shim_of(call), &request, on_created, pending);
+    container_create(shim_of(call), &request, on_created, a);
 }
 
 static void on_deleted(void *userdata, const struct err *e)
 {
-    struct pending *pending = userdata;
+    struct answer *a = userdata;
     Pb__Task__DeleteResponse response = PB__TASK__DELETE_RESPONSE__INIT;
 
     if (e) {
-        ttrpc_call_fail(pending->call, e);
+        ttrpc_call_fail(a->call, e);
     } else {
-        response.pid = (uint32_t)pending->exit.pid;
-        response.exit_status = (uint32_t)pending->exit.status;
-        response.exited_at = pb_timestamp_new(pending->exit.at);
-        ttrpc_call_reply(pending->call, &response.base);
+        response.pid = (uint32_t)a->exit.pid;
+        response.exit_status = (uint32_t)a->exit.status;
+        response.exited_at = pb_timestamp_new(a->exit.at);
+        ttrpc_call_reply(a->call, &response.base);
         pb_free(response.exited_at ? &response.exited_at->base : NULL);
     }
-    pending_free(pending);
+    answer_free(a);
 }
 
 static void handle_delete(struct ttrpc_call *call, const ProtobufCMessage *message)
 {
     const Pb__Task__DeleteRequest *r = (const void *)message;
     struct process *p = find_process(call, r->id, r->exec_id);
-    struct pending *pending = p ? pending_new(call, p, NULL) : NULL;
+    struct answer *a = p ? answer_new(call, p, NULL) : NULL;
 
-    if (pending)
-        process_delete(p, &pending->exit, on_deleted, pending);
+    if (a)
+        process_delete(p, &a->exit, on_deleted, a);
 }
 
 static void handle_exec(struct ttrpc_call *call, const ProtobufCMessage *message)
@@ -249,7 +185,7 @@ static void handle_exec(struct ttrpc_call *call, const ProtobufCMessage *message
     if (container_exec(c, &request, &e) < 0)
         ttrpc_call_fail(call, &e);
     else
-        reply_empty(call);
+        answer_empty(call);
 }
 
 static void handle_kill(struct ttrpc_call *call, const ProtobufCMessage *message)
@@ -258,7 +194,7 @@ static void handle_kill(struct ttrpc_call *call, const ProtobufCMessage *message
     struct process *p = find_process(call, r->id, r->exec_id);
 
     if (p)
-        process_kill(p, (int)MIN_OF(r->signal, (uint32_t)INT32_MAX), r->all, done_empty, call);
+        process_kill(p, (int)MIN_OF(r->signal, (uint32_t)INT32_MAX), r->all, answer_done, call);
 }
 
 static void handle_pause(struct ttrpc_call *call, const ProtobufCMessage *message)
@@ -267,7 +203,7 @@ static void handle_pause(struct ttrpc_call *call, const ProtobufCMessage *messag
     struct container *c = find_container(call, r->id);
 
     if (c)
-        container_pause(c, done_empty, call);
+        container_pause(c, answer_done, call);
 }
 
 /* Names the exec behind a pid. */
@@ -284,50 +220,30 @@ static Google__Protobuf__Any *describe_pid(struct container *c, uint32_t pid)
 
 static void on_pids(void *userdata, const struct err *e)
 {
-    struct pending *pending = userdata;
-    Pb__Task__PidsResponse *response = NULL;
-    size_t n = pending->pids.n;
+    struct answer *a = userdata;
+    Pb__Task__PidsResponse response = PB__TASK__PIDS_RESPONSE__INIT;
     struct err oom = ERR_INIT;
 
+    if (!e && answer_describe_pids(a, describe_pid, &oom) < 0)
+        e = &oom;
     if (e) {
-        ttrpc_call_fail(pending->call, e);
-        pending_free(pending);
-        return;
-    }
-    response = malloc(sizeof(*response));
-    if (response)
-        pb__task__pids_response__init(response);
-    if (response)
-        response->processes = calloc(MAX_OF(n, (size_t)1), sizeof(*response->processes));
-    bool ok = response && response->processes;
-    for (size_t i = 0; ok && i < n; i++) {
-        Pb__V1types__ProcessInfo *info = malloc(sizeof(*info));
-        ok = info != NULL;
-        if (!ok)
-            break;
-        pb__v1types__process_info__init(info);
-        info->pid = pending->pids.pids[i];
-        info->info = describe_pid(pending->process->container, info->pid);
-        response->processes[response->n_processes++] = info;
-    }
-    if (ok) {
-        ttrpc_call_reply(pending->call, &response->base);
+        ttrpc_call_fail(a->call, e);
     } else {
-        err_oom(&oom);
-        ttrpc_call_fail(pending->call, &oom);
+        response.processes = a->infos;
+        response.n_processes = a->n_infos;
+        ttrpc_call_reply(a->call, &response.base);
     }
-    pb_free(response ? &response->base : NULL);
-    pending_free(pending);
+    answer_free(a);
 }
 
 static void handle_pids(struct ttrpc_call *call, const ProtobufCMessage *message)
 {
     const Pb__Task__PidsRequest *r = (const void *)message;
     struct container *c = find_container(call, r->id);
-    struct pending *pending = c ? pending_new(call, c->init, NULL) : NULL;
+    struct answer *a = c ? answer_new(call, c->init, NULL) : NULL;
 
-    if (pending)
-        container_list_pids(c, &pending->pids, on_pids, pending);
+    if (a)
+        container_list_pids(c, &a->pids, on_pids, a);
 }
 
 static void handle_resize_pty(struct ttrpc_call *call, const ProtobufCMessage *message)
@@ -341,7 +257,7 @@ static void handle_resize_pty(struct ttrpc_call *call, const ProtobufCMessage *m
     if (process_resize(p, r->width, r->height, &e) < 0)
         ttrpc_call_fail(call, &e);
     else
-        reply_empty(call);
+        answer_empty(call);
 }
 
 static void handle_resume(struct ttrpc_call *call, const ProtobufCMessage *message)
@@ -350,59 +266,40 @@ static void handle_resume(struct ttrpc_call *call, const ProtobufCMessage *messa
     struct container *c = find_container(call, r->id);
 
     if (c)
-        container_resume(c, done_empty, call);
+        container_resume(c, answer_done, call);
 }
 
 static void handle_shutdown(struct ttrpc_call *call, const ProtobufCMessage *message)
 {
     struct task_service *service = ttrpc_call_userdata(call);
 
-    reply_empty(call);
+    answer_empty(call);
     if (service->shim->containers.n == 0)
         service->shutdown(service);
 }
 
 static void on_started(void *userdata, const struct err *e)
 {
-    struct pending *pending = userdata;
+    struct answer *a = userdata;
     Pb__Task__StartResponse response = PB__TASK__START_RESPONSE__INIT;
 
     if (e) {
-        ttrpc_call_fail(pending->call, e);
+        ttrpc_call_fail(a->call, e);
     } else {
-        response.pid = (uint32_t)pending->process->exit.pid;
-        ttrpc_call_reply(pending->call, &response.base);
+        response.pid = (uint32_t)a->process->exit.pid;
+        ttrpc_call_reply(a->call, &response.base);
     }
-    pending_free(pending);
+    answer_free(a);
 }
 
 static void handle_start(struct ttrpc_call *call, const ProtobufCMessage *message)
 {
     const Pb__Task__StartRequest *r = (const void *)message;
     struct process *p = find_process(call, r->id, r->exec_id);
-    struct pending *pending = p ? pending_new(call, p, NULL) : NULL;
+    struct answer *a = p ? answer_new(call, p, NULL) : NULL;
 
-    if (pending)
-        process_start(p, on_started, pending);
-}
-
-Pb__V1types__Status task_service_status(const struct process *p)
-{
-    switch (p->state) {
-    case PROCESS_CREATING:
-    case PROCESS_CREATED:
-        return PB__V1TYPES__STATUS__CREATED;
-    case PROCESS_RUNNING:
-        return PB__V1TYPES__STATUS__RUNNING;
-    case PROCESS_PAUSING:
-        return PB__V1TYPES__STATUS__PAUSING;
-    case PROCESS_PAUSED:
-        return PB__V1TYPES__STATUS__PAUSED;
-    case PROCESS_STOPPED:
-    case PROCESS_DELETED:
-        return PB__V1TYPES__STATUS__STOPPED;
-    }
-    return PB__V1TYPES__STATUS__UNKNOWN;
+    if (a)
+        process_start(p, on_started, a);
 }
 
 static void handle_state(struct ttrpc_call *call, const ProtobufCMessage *message)
@@ -413,11 +310,11 @@ static void handle_state(struct ttrpc_call *call, const ProtobufCMessage *messag
 
     if (!p)
         return;
-    bool has_ended = p->state == PROCESS_STOPPED || p->state == PROCESS_DELETED;
+    bool has_ended = answer_has_ended(p);
     response.id = (char *)process_id(p);
     response.bundle = p->container->bundle;
     response.pid = (uint32_t)p->exit.pid;
-    response.status = task_service_status(p);
+    response.status = answer_status(p);
     response.stdin = (char *)str_or_empty(p->stdin_path);
     response.stdout = (char *)str_or_empty(p->stdout_path);
     response.stderr = (char *)str_or_empty(p->stderr_path);
@@ -458,8 +355,8 @@ static void handle_update(struct ttrpc_call *call, const ProtobufCMessage *messa
         ttrpc_call_fail(call, &e);
         return;
     }
-    container_update(c, (const char *)r->resources->value.data, r->resources->value.len, done_empty,
-                     call);
+    container_update(c, (const char *)r->resources->value.data, r->resources->value.len,
+                     answer_done, call);
 }
 
 static void on_waited(void *userdata, const struct process_exit *exit)

@@ -6,7 +6,6 @@
 #pragma once
 
 #include "shim/shim.h"
-#include "v1.types.pb-c.h"
 #include "wire/ttrpc_server.h"
 
 struct task_service {
@@ -17,7 +16,3 @@ struct task_service {
 
 #define TASK_SERVICES 2
 extern const struct ttrpc_service task_services[TASK_SERVICES];
-
-struct process;
-/* The state of a process as both services tell it. */
-Pb__V1types__Status task_service_status(const struct process *p);
