@@ -13,6 +13,7 @@
 #include "events.pb-c.h"
 #include "oci/config.h"
 #include "oci/runtime_choice.h"
+#include "shim/sandbox.h"
 #include "shim/topics.h"
 #include "wire/pb.h"
 
@@ -191,14 +192,20 @@ static int container_new(struct shim *s, const struct container_request *request
     c->bundle = strdup(request->bundle);
     c->rootfs = fs_join(request->bundle, "rootfs");
     c->init = process_new(c, NULL);
+    int r = 0;
     if (!c->id || !c->bundle || !c->rootfs || !c->init ||
         take_text(&c->checkpoint, request->checkpoint) < 0 ||
         set_streams(c->init, request->terminal, request->stdin_path, request->stdout_path,
-                    request->stderr_path) < 0 ||
-        map_add(&s->containers, request->id, c) < 0) {
+                    request->stderr_path) < 0)
+        r = err_oom(e);
+    else if (s->sandbox)
+        r = sandbox_add_container(s->sandbox, c, e);
+    if (r == 0 && map_add(&s->containers, request->id, c) < 0)
+        r = err_oom(e);
+    if (r < 0) {
         c->init = process_unref(c->init);
         container_unref(c);
-        return err_oom(e);
+        return r;
     }
     s->changed(s);
     *ret = c;
@@ -213,6 +220,8 @@ static void forget(struct container *c)
     event_timer_disarm(&c->end_timer);
     oom_done(&c->oom);
     map_remove(&s->containers, c->id);
+    if (s->sandbox)
+        sandbox_remove_container(s->sandbox, c);
     while (c->execs.n > 0) {
         struct process *last = NULL;
         MAP_FOREACH (entry, &c->execs)

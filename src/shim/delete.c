@@ -4,6 +4,7 @@
  * knows nothing but the bundle, works with what is there, and a second run finds nothing to do.
  * What cannot be undone is told on stderr, which daemons log; only the answer goes to stdout.
  */
+#include <dirent.h>
 #include <fcntl.h>
 #include <limits.h>
 #include <poll.h>
@@ -13,6 +14,7 @@
 #include "base/buf.h"
 #include "base/clock.h"
 #include "base/fs.h"
+#include "base/identifier.h"
 #include "base/log.h"
 #include "base/mount.h"
 #include "base/proc.h"
@@ -25,6 +27,7 @@
 #include "shim/actions.h"
 #include "shim/address.h"
 #include "shim/options.h"
+#include "shim/sandbox.h"
 #include "task.v2.pb-c.h"
 #include "wire/pb.h"
 
@@ -176,6 +179,27 @@ static void unmount(const char *bundle)
         log_warn("failed to unmount %s: %s", rootfs, err_strerror(r));
 }
 
+/* The containers of a sandbox whose shim was killed: their daemon leaves them to us. */
+static void end_sandbox(const char *bundle, const char *namespace_)
+{
+    _free_ char *links = fs_join(bundle, SANDBOX_CONTAINERS);
+    DIR *dir = links ? opendir(links) : NULL;
+
+    for (struct dirent *entry; dir && (entry = readdir(dir));) {
+        char target[PATH_MAX];
+        const char *id = entry->d_name;
+        ssize_t n = readlinkat(dirfd(dir), id, target, sizeof(target) - 1);
+        if (n <= 0 || target[0] != '/' || identifier_validate(id, NULL) < 0)
+            continue;
+        target[n] = '\0';
+        kill_rest(target, id);
+        delete_by_runtime(target, namespace_, id, RUNTIME_AGAIN_TIMEOUT_MS);
+        unmount(target);
+    }
+    if (dir)
+        closedir(dir);
+}
+
 /* The connection ends within timeout_ms: whoever listened is gone. */
 static bool peer_ends(int fd, int timeout_ms)
 {
@@ -264,6 +288,7 @@ int action_delete(const struct args *args, struct err *e)
         usleep(RUNTIME_PAUSE_US);
         deleted = delete_by_runtime(bundle, args->namespace_, args->id, RUNTIME_AGAIN_TIMEOUT_MS);
     }
+    end_sandbox(bundle, args->namespace_);
     unmount(bundle);
     remove_socket(bundle, args);
     if (record.at.tv_sec == 0)

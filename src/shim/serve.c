@@ -15,6 +15,8 @@
 #include "shim/container.h"
 #include "shim/forward.h"
 #include "shim/publish_binary.h"
+#include "shim/sandbox.h"
+#include "shim/sandbox_service.h"
 #include "shim/shim_service.h"
 
 #define LISTEN_FD 3
@@ -28,6 +30,7 @@
 struct serving {
     struct shim shim;
     struct task_service service;
+    struct ttrpc_service services[TASK_SERVICES + 1];
     struct forward forward;
     struct publish_binary binary;
     struct ttrpc_server *server;
@@ -95,7 +98,7 @@ static void try_to_quit(struct serving *s)
 {
     if (!s->is_quitting)
         return;
-    if (s->shim.containers.n > 0) { /* somebody was faster: stay for it */
+    if (!shim_is_empty(&s->shim)) { /* somebody was faster: stay for it */
         s->is_quitting = false;
         event_timer_disarm(&s->quit_timer);
         return;
@@ -120,7 +123,7 @@ static void on_quit_timeout(struct event_timer *timer)
 {
     struct serving *s = container_of(timer, struct serving, quit_timer);
 
-    if (s->shim.containers.n == 0)
+    if (shim_is_empty(&s->shim))
         event_loop_quit(&s->shim.loop, 0);
 }
 
@@ -157,7 +160,9 @@ static void on_changed(struct shim *shim)
 
     if (s->is_terminating && shim->containers.n == 0)
         event_loop_quit(&shim->loop, 0);
-    if (shim->containers.n > 0)
+    if (shim_is_empty(shim) && shim->is_leaving)
+        on_shutdown(&s->service);
+    if (!shim_is_empty(shim))
         event_timer_disarm(&s->lonely_timer);
     else
         event_timer_arm(&shim->loop, &s->lonely_timer, LONELY_TIMEOUT_MS, on_lonely);
@@ -292,8 +297,10 @@ static int set_up(struct serving *s, const struct args *args, bool v1, struct er
         return err_errno(e, r, "failed to set up the shim");
     if (take_listener(s, args, &listen_fd, e) < 0)
         return ERR_RETURN;
-    if (ttrpc_server_new(&shim->loop, listen_fd, v1 ? &shim_service : task_services,
-                         v1 ? 1 : TASK_SERVICES, &s->service, &s->server, e) < 0) {
+    memcpy(s->services, task_services, sizeof(task_services));
+    s->services[TASK_SERVICES] = sandbox_service;
+    if (ttrpc_server_new(&shim->loop, listen_fd, v1 ? &shim_service : s->services,
+                         v1 ? 1 : ARRAY_SIZE(s->services), &s->service, &s->server, e) < 0) {
         close(listen_fd);
         return ERR_RETURN;
     }
@@ -306,6 +313,7 @@ static int set_up(struct serving *s, const struct args *args, bool v1, struct er
 static void serving_free(struct serving *s)
 {
     ttrpc_server_free(s->server);
+    sandbox_leave(s->shim.sandbox);
     for (struct container *c; (c = first_container(&s->shim));)
         container_forget(c); /* it runs on */
     forward_done(&s->forward);

@@ -10,6 +10,8 @@
  * or before the beginning function has returned. */
 typedef void (*done_fn)(void *userdata, const struct err *e);
 
+struct sandbox;
+
 struct shim {
     struct event_loop loop;
     struct reaper reaper;
@@ -20,8 +22,16 @@ struct shim {
     const char *criu;
     bool systemd_cgroup;
     bool debug;
-    bool v1;               /* events but exits are the daemon's to publish */
-    struct map containers; /* by id */
-    /* A container has come or gone. */
+    bool v1;                 /* events but exits are the daemon's to publish */
+    struct map containers;   /* by id */
+    struct sandbox *sandbox; /* NULL: none (shim/sandbox.h) */
+    bool is_leaving;         /* its sandbox was shut down: it ends with its last container */
+    /* A container, or the sandbox, has come or gone. */
     void (*changed)(struct shim *s);
 };
+
+/* Nobody would miss it. */
+static inline bool shim_is_empty(const struct shim *s)
+{
+    return s->containers.n == 0 && !s->sandbox;
+}

@@ -5,6 +5,7 @@
 #include "base/str.h"
 #include "runc.v1.pb-c.h"
 #include "shim/answer.h"
+#include "shim/sandbox.h"
 #include "task.v2.pb-c.h"
 #include "wire/pb.h"
 
@@ -271,10 +272,16 @@ static void handle_resume(struct ttrpc_call *call, const ProtobufCMessage *messa
 
 static void handle_shutdown(struct ttrpc_call *call, const ProtobufCMessage *message)
 {
+    const Pb__Task__ShutdownRequest *r = (const void *)message;
     struct task_service *service = ttrpc_call_userdata(call);
+    struct shim *s = service->shim;
+    /* A daemon that has no record of a sandbox gets rid of it like this. */
+    struct sandbox *sb = s->containers.n == 0 ? sandbox_find(s, r->id, NULL) : NULL;
 
     answer_empty(call);
-    if (service->shim->containers.n == 0)
+    if (sb)
+        sandbox_shut_down(sb);
+    else if (shim_is_empty(service->shim))
         service->shutdown(service);
 }
 

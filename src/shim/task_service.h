@@ -10,7 +10,7 @@
 
 struct task_service {
     struct shim *shim;
-    /* Shutdown was asked for and no container is left. */
+    /* Shutdown was asked for, and neither containers nor a sandbox are left. */
     void (*shutdown)(struct task_service *service);
 };
 
