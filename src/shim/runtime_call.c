@@ -86,10 +86,13 @@ void runtime_args_globals(struct runtime_args *a, const struct runtime *r)
     runtime_args_add(a, r->root);
     if (r->debug)
         runtime_args_add(a, "--debug");
-    runtime_args_add(a, "--log");
-    runtime_args_add(a, r->log);
-    runtime_args_add(a, "--log-format");
-    runtime_args_add(a, "json");
+    /* Somebody may have removed the bundle: a container can be ended without. */
+    if (fs_exists(AT_FDCWD, r->bundle)) {
+        runtime_args_add(a, "--log");
+        runtime_args_add(a, r->log);
+        runtime_args_add(a, "--log-format");
+        runtime_args_add(a, "json");
+    }
     if (r->criu) {
         runtime_args_add(a, "--criu");
         runtime_args_add(a, r->criu);
@@ -328,7 +331,7 @@ static int spawn(struct runtime_call *call, const struct runtime_request *reques
         .path = call->runtime->path,
         .exec_fd = -EBADF,
         .argv = request->args->v,
-        .cwd = call->runtime->bundle,
+        .cwd = fs_exists(AT_FDCWD, call->runtime->bundle) ? call->runtime->bundle : "/",
         .fds = fds,
         .n_fds = 3,
         .parent_death_signal = SIGKILL,

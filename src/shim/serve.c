@@ -13,6 +13,7 @@
 #include "shim/actions.h"
 #include "shim/address.h"
 #include "shim/container.h"
+#include "shim/container_end.h"
 #include "shim/forward.h"
 #include "shim/publish_binary.h"
 #include "shim/sandbox.h"
@@ -40,7 +41,7 @@ struct serving {
     int signal_fd;
     char socket_path[sizeof(((struct sockaddr_un *)0)->sun_path) + 1];
     bool is_quitting;
-    bool is_terminating; /* v1: SIGTERM came, and takes the container along */
+    bool is_terminating; /* SIGTERM came, and takes the containers along */
 };
 
 /* The daemon reads our log from a fifo: "log" in the bundle, or with runtime v1 the one that is our
@@ -158,9 +159,11 @@ static void on_changed(struct shim *shim)
 {
     struct serving *s = container_of(shim, struct serving, shim);
 
-    if (s->is_terminating && shim->containers.n == 0)
-        event_loop_quit(&shim->loop, 0);
-    if (shim_is_empty(shim) && shim->is_leaving)
+    if (s->is_terminating && shim->containers.n == 0 && shim->sandbox) {
+        sandbox_shut_down(shim->sandbox); /* which comes here again */
+        return;
+    }
+    if (shim_is_empty(shim) && (s->is_terminating || shim->is_leaving))
         on_shutdown(&s->service);
     if (!shim_is_empty(shim))
         event_timer_disarm(&s->lonely_timer);
@@ -179,36 +182,47 @@ static void on_terminate_timeout(struct event_timer *timer)
 {
     struct serving *s = container_of(timer, struct serving, quit_timer);
 
+    MAP_FOREACH (entry, &s->shim.containers)
+        container_abandon(entry->value);
     event_loop_quit(&s->shim.loop, 0);
 }
 
-static void on_terminated(void *userdata, const struct err *e)
-{
-    free(userdata);
-    if (e)
-        log_warn("%s", e->msg);
-}
-
-static void delete_terminated(void *userdata, const struct process_exit *unused)
-{
-    struct process_exit *exit = calloc(1, sizeof(*exit));
-
-    if (exit)
-        process_delete(userdata, exit, on_terminated, exit);
-}
-
-/* With runtime v1 the shim takes its container along. */
+/* The shim takes its containers along. */
 static void terminate(struct serving *s)
 {
+    if (s->is_terminating)
+        return;
     s->is_terminating = true;
-    event_timer_arm(&s->shim.loop, &s->quit_timer, TERMINATE_TIMEOUT_MS, on_terminate_timeout);
-    struct container *c = first_container(&s->shim);
-    if (!c) {
-        event_loop_quit(&s->shim.loop, 0);
+    if (s->shim.containers.n == 0) {
+        on_changed(&s->shim);
         return;
     }
-    process_kill(c->init, SIGKILL, true, on_terminated, NULL);
-    process_wait(c->init, delete_terminated, c->init, NULL);
+    event_timer_arm(&s->shim.loop, &s->quit_timer, TERMINATE_TIMEOUT_MS, on_terminate_timeout);
+    containers_end(&s->shim);
+}
+
+/* Without a bundle no daemon finds a container again. */
+static bool are_bundles_lost(const struct shim *shim)
+{
+    MAP_FOREACH (entry, &shim->containers) {
+        const struct container *c = entry->value;
+        if (fs_exists(AT_FDCWD, c->bundle))
+            return false;
+    }
+    return shim->containers.n > 0;
+}
+
+/* SIGTERM. With runtime v1 it means the container too. Otherwise containers run on, and the daemon
+ * finds us gone and cleans up; unless there is nothing left by which it could. */
+static void leave(struct serving *s, unsigned signal)
+{
+    if (s->shim.v1 || are_bundles_lost(&s->shim)) {
+        log_info("signal %u: ending all containers and leaving", signal);
+        terminate(s);
+    } else {
+        log_info("signal %u: leaving", signal);
+        event_loop_quit(&s->shim.loop, 0);
+    }
 }
 
 static void on_signal(struct event_fd *source, _unused_ uint32_t events)
@@ -217,14 +231,8 @@ static void on_signal(struct event_fd *source, _unused_ uint32_t events)
     struct signalfd_siginfo info;
 
     while (event_signal_read(source->fd, &info) > 0) {
-        if (info.ssi_signo == SIGTERM || info.ssi_signo == SIGINT) {
-            /* The containers run on; the daemon finds us gone and cleans up. */
-            log_info("signal %u: leaving", info.ssi_signo);
-            if (s->shim.v1)
-                terminate(s);
-            else
-                event_loop_quit(&s->shim.loop, 0);
-        }
+        if (info.ssi_signo == SIGTERM || info.ssi_signo == SIGINT)
+            leave(s, info.ssi_signo);
     }
     reaper_collect(&s->shim.reaper);
 }
