@@ -166,6 +166,26 @@ int bundle_load(const char *root, const char *state, const char *runtime, const 
     return 0;
 }
 
+int bundle_revive(struct bundle *b, struct err *e)
+{
+    const char *name = strrchr(b->path, '/');
+    _free_ char *parent = strndup(b->path, (size_t)(name - b->path));
+    if (!parent)
+        return err_oom(e);
+
+    int r = fs_mkdir_p(AT_FDCWD, parent, 0711);
+    if (r >= 0 && mkdir(b->path, 0700) < 0)
+        r = errno == EEXIST ? 0 : -errno;
+    if (r < 0)
+        return err_errno(e, r, "make bundle %s again", b->path);
+    _close_ int fd = open(b->path, O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+    if (fd < 0)
+        return err_errno(e, -errno, "open bundle %s", b->path);
+    close_fd(&b->dir_fd);
+    b->dir_fd = TAKE_FD(fd);
+    return 0;
+}
+
 /* Renames `path` to a hidden name beside it, then removes that: an interrupted removal is never
  * mistaken for a task. */
 static int remove_hidden(const char *path)
@@ -329,7 +349,8 @@ int bundle_walk(const char *state, const char *runtime,
     return 0;
 }
 
-void bundle_sweep_work(const char *root, const char *state, const char *runtime)
+void bundle_sweep_work(const char *root, const char *state, const char *runtime,
+                       void (*fn)(void *userdata, const char *ns, const char *id), void *userdata)
 {
     _free_ char *base = str_printf("%s/%s", root, runtime);
     DIR *spaces = base ? open_dir(AT_FDCWD, base) : NULL;
@@ -349,6 +370,7 @@ void bundle_sweep_work(const char *root, const char *state, const char *runtime)
             log_info("removing work directory of a task that is gone: %s/%s", ns->d_name,
                      id->d_name);
             fs_rm_rf(dirfd(ids), id->d_name);
+            fn(userdata, ns->d_name, id->d_name);
         }
         closedir(ids);
     }

@@ -55,6 +55,9 @@ int bundle_begin(const char *root, const char *state, const char *runtime, const
 /* Opens an existing one. NOT_FOUND. */
 int bundle_load(const char *root, const char *state, const char *runtime, const char *ns,
                 const char *id, struct bundle *ret, struct err *e);
+/* Makes the directory again if somebody has removed it, for the cleanup after its shim to work in.
+ */
+int bundle_revive(struct bundle *b, struct err *e);
 /* Unmounts rootfs, removes it with rmdir (what is in an unmounted rootfs is never deleted), renames
  * the directories out of sight and removes them. Missing parts are fine. */
 int bundle_remove(struct bundle *b, struct err *e);
@@ -73,5 +76,6 @@ int bundle_open_log(struct bundle *b, int *ret_fd);
 int bundle_walk(const char *state, const char *runtime,
                 void (*fn)(void *userdata, const char *ns, const char *id), void *userdata,
                 struct err *e);
-/* Removes work directories under root that have no bundle. */
-void bundle_sweep_work(const char *root, const char *state, const char *runtime);
+/* Removes work directories under root that have no bundle, and calls fn for each. */
+void bundle_sweep_work(const char *root, const char *state, const char *runtime,
+                       void (*fn)(void *userdata, const char *ns, const char *id), void *userdata);

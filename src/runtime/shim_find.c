@@ -4,13 +4,19 @@
 #include <ctype.h>
 #include <dirent.h>
 #include <fcntl.h>
+#include <inttypes.h>
+#include <limits.h>
 #include <stdio.h>
 #include <sys/stat.h>
 
 #include "base/fs.h"
+#include "base/identifier.h"
 #include "base/str.h"
+#include "runtime/bundle.h"
 
 #define COMMAND_MAX 8192
+#define STATUS_MAX 16384
+#define SOCKETS_MAX (16u << 20)
 
 /* The value behind a flag, in words that each end in NUL; NULL: no such flag. */
 static const char *value_of(const char *words, size_t n, const char *flag)
@@ -33,31 +39,70 @@ static bool has_word(const char *words, size_t n, const char *word)
     return false;
 }
 
-static bool is_shim(pid_t pid, const char *grpc_address, const char *ns, const char *id)
+/* The owner of its files in /proc would not do: of one that must not be traced it is root. */
+static bool is_our_users(pid_t pid)
 {
-    char path[32], words[COMMAND_MAX];
-    struct stat st;
+    _free_ char *status = NULL;
+    char path[32];
+    size_t n;
+
+    snprintf(path, sizeof(path), "/proc/%d/status", (int)pid);
+    if (fs_read_file(AT_FDCWD, path, STATUS_MAX, &status, &n) < 0)
+        return false;
+    const char *line = strstr(status, "\nUid:");
+    return line && strtoul(line + strlen("\nUid:"), NULL, 10) == getuid();
+}
+
+static bool is_in_our_namespace(pid_t pid, const char *kind)
+{
+    char path[48];
+    struct stat ours, its;
+
+    snprintf(path, sizeof(path), "/proc/self/ns/%s", kind);
+    if (stat(path, &ours) < 0)
+        return false;
+    snprintf(path, sizeof(path), "/proc/%d/ns/%s", (int)pid, kind);
+    return stat(path, &its) == 0 && its.st_dev == ours.st_dev && its.st_ino == ours.st_ino;
+}
+
+/* The command line of a shim of the daemon at this address. */
+struct shim_words {
+    char text[COMMAND_MAX];
+    size_t n;
+};
+
+static bool read_words(pid_t pid, const char *grpc_address, struct shim_words *ret)
+{
+    char path[32];
 
     snprintf(path, sizeof(path), "/proc/%d/cmdline", (int)pid);
     _close_ int fd = open(path, O_RDONLY | O_CLOEXEC);
-    /* Anybody may give a process any command line: only our own user's count. */
-    if (fd < 0 || fstat(fd, &st) < 0 || st.st_uid != geteuid())
+    if (fd < 0)
         return false;
-    ssize_t n = fs_read_all(fd, words, sizeof(words) - 1);
+    ssize_t n = fs_read_all(fd, ret->text, sizeof(ret->text) - 1);
     if (n <= 0)
         return false;
-    words[n] = '\0';
-    const char *slash = strrchr(words, '/');
-    if (!str_after_prefix(slash ? slash + 1 : words, "containerd-shim"))
+    ret->text[n] = '\0';
+    ret->n = (size_t)n;
+    const char *slash = strrchr(ret->text, '/');
+    if (!str_after_prefix(slash ? slash + 1 : ret->text, "containerd-shim"))
         return false;
-    const char *last = words;
-    for (const char *w = words; w < words + n; w += strlen(w) + 1)
+    const char *last = ret->text;
+    for (const char *w = ret->text; w < ret->text + n; w += strlen(w) + 1)
         last = w;
-    if (str_eq(last, "start") || str_eq(last, "delete") || has_word(words, (size_t)n, "-bundle"))
+    if (str_eq(last, "start") || str_eq(last, "delete") || has_word(ret->text, ret->n, "-bundle"))
         return false;
-    return str_eq(str_or_empty(value_of(words, (size_t)n, "-namespace")), ns) &&
-           str_eq(str_or_empty(value_of(words, (size_t)n, "-id")), id) &&
-           str_eq(str_or_empty(value_of(words, (size_t)n, "-address")), grpc_address);
+    return str_eq(str_or_empty(value_of(ret->text, ret->n, "-address")), grpc_address) &&
+           is_our_users(pid) && is_in_our_namespace(pid, "pid") && is_in_our_namespace(pid, "mnt");
+}
+
+static bool is_shim(pid_t pid, const char *grpc_address, const char *ns, const char *id)
+{
+    struct shim_words words;
+
+    return read_words(pid, grpc_address, &words) &&
+           str_eq(str_or_empty(value_of(words.text, words.n, "-namespace")), ns) &&
+           str_eq(str_or_empty(value_of(words.text, words.n, "-id")), id);
 }
 
 int shim_find(const char *grpc_address, const char *ns, const char *id, struct proc *ret)
@@ -83,4 +128,148 @@ int shim_find(const char *grpc_address, const char *ns, const char *id, struct p
     }
     closedir(dir);
     return r;
+}
+
+/* The directory a process runs in, if that cannot be reached by its path any more. A path begins
+ * with a slash also where the mount that it lies on has gone: what is left is its end. */
+static bool lost_directory(pid_t pid, char *ret, size_t size)
+{
+    static const char removed[] = " (deleted)";
+    char link[32];
+    struct stat its, there;
+
+    snprintf(link, sizeof(link), "/proc/%d/cwd", (int)pid);
+    ssize_t n = readlink(link, ret, size - 1);
+    if (n <= 0)
+        return false;
+    ret[n] = '\0';
+    char *end = ret + n - (ssize_t)strlen(removed);
+    if (end > ret && str_eq(end, removed)) {
+        *end = '\0';
+        return true;
+    }
+    if (stat(link, &its) < 0)
+        return false;
+    return stat(ret, &there) < 0 || there.st_dev != its.st_dev || there.st_ino != its.st_ino;
+}
+
+/* Cuts ".../<runtime>/NS/ID". */
+static bool split_bundle(char *path, const char *runtime, const char **ret_ns, const char **ret_id)
+{
+    char *id = strrchr(path, '/');
+    if (!id)
+        return false;
+    *id++ = '\0';
+    char *ns = strrchr(path, '/');
+    if (!ns)
+        return false;
+    *ns++ = '\0';
+    const char *base = strrchr(path, '/');
+    if (!base || !str_eq(base + 1, runtime) || identifier_validate(ns, NULL) < 0 ||
+        identifier_validate(id, NULL) < 0)
+        return false;
+    *ret_ns = ns;
+    *ret_id = id;
+    return true;
+}
+
+/* True when the path, as far as it is known, is that of a bundle below state. */
+static bool is_ours(const char *state, const char *path, const struct lost_shim *shim)
+{
+    _free_ char *expected = str_printf("%s/%s/%s/%s", state, shim->runtime, shim->ns, shim->id);
+    size_t n = expected ? strlen(expected) : 0;
+    size_t len = strlen(path);
+
+    return n >= len && str_eq(expected + n - len, path);
+}
+
+/* path: room for the names that ret borrows. */
+static bool is_lost(pid_t pid, const char *grpc_address, const char *state, char *path, size_t size,
+                    struct lost_shim *ret)
+{
+    static const char *const runtimes[] = {BUNDLE_V2, BUNDLE_LINUX};
+    struct shim_words words;
+    char whole[PATH_MAX];
+
+    if (!read_words(pid, grpc_address, &words) || !lost_directory(pid, whole, sizeof(whole)))
+        return false;
+    for (size_t i = 0; i < ARRAY_SIZE(runtimes); i++) {
+        snprintf(path, size, "%s", whole);
+        ret->runtime = runtimes[i];
+        if (!split_bundle(path, runtimes[i], &ret->ns, &ret->id) || !is_ours(state, whole, ret) ||
+            !str_eq(str_or_empty(value_of(words.text, words.n, "-namespace")), ret->ns))
+            continue;
+        /* One of runtime v1 has no id but its bundle. */
+        const char *id = value_of(words.text, words.n, "-id");
+        return !id || str_eq(id, ret->id);
+    }
+    return false;
+}
+
+int shim_find_lost(const char *grpc_address, const char *state,
+                   void (*fn)(void *userdata, struct lost_shim *shim), void *userdata)
+{
+    DIR *dir = opendir("/proc");
+
+    if (!dir)
+        return -errno;
+    for (struct dirent *entry; (entry = readdir(dir));) {
+        struct lost_shim found = {.proc = PROC_NULL};
+        char path[PATH_MAX];
+        uint32_t pid;
+        if (!isdigit((unsigned char)entry->d_name[0]) || str_to_u32(entry->d_name, &pid) < 0 ||
+            !is_lost((pid_t)pid, grpc_address, state, path, sizeof(path), &found) ||
+            proc_open((pid_t)pid, &found.proc) < 0)
+            continue;
+        /* Again, behind its pidfd. */
+        if (is_lost((pid_t)pid, grpc_address, state, path, sizeof(path), &found))
+            fn(userdata, &found);
+        else
+            proc_done(&found.proc);
+    }
+    closedir(dir);
+    return 0;
+}
+
+/* The path of a listening socket, from its line "Num: RefCount Protocol Flags Type St Inode Path"
+ * (unix(7), proc_net(5)). */
+static char *listener_path(const char *table, uint64_t inode)
+{
+    char wanted[32];
+
+    snprintf(wanted, sizeof(wanted), " %" PRIu64 " /", inode);
+    for (const char *line = table; *line;) {
+        size_t n = strcspn(line, "\n");
+        const char *at = memmem(line, n, wanted, strlen(wanted));
+        /* __SO_ACCEPTCON. */
+        if (at && memmem(line, n, " 00010000 ", 10)) {
+            const char *path = at + strlen(wanted) - 1;
+            return strndup(path, n - (size_t)(path - line));
+        }
+        line += n + (line[n] == '\n');
+    }
+    return NULL;
+}
+
+char *shim_find_listener(pid_t pid)
+{
+    _free_ char *table = NULL;
+    char path[32], link[64];
+    char *found = NULL;
+    size_t n;
+
+    if (fs_read_file(AT_FDCWD, "/proc/net/unix", SOCKETS_MAX, &table, &n) < 0)
+        return NULL;
+    snprintf(path, sizeof(path), "/proc/%d/fd", (int)pid);
+    DIR *dir = opendir(path);
+    for (struct dirent *entry; dir && !found && (entry = readdir(dir));) {
+        ssize_t len = readlinkat(dirfd(dir), entry->d_name, link, sizeof(link) - 1);
+        link[len > 0 ? len : 0] = '\0';
+        const char *inode = str_after_prefix(link, "socket:[");
+        if (inode)
+            found = listener_path(table, strtoull(inode, NULL, 10));
+    }
+    if (dir)
+        closedir(dir);
+    return found;
 }

@@ -2,9 +2,10 @@
 /*
  * How tasks end: deleted by a client, or cleaned up after a shim that died.
  */
-#include <unistd.h>
+#include <fcntl.h>
 
 #include "base/clock.h"
+#include "base/fs.h"
 #include "base/log.h"
 #include "base/str.h"
 #include "events.pb-c.h"
@@ -66,7 +67,10 @@ void task_end_shim(struct task *task, struct shim *shim)
 int task_clean_up(struct task *task, struct task_exit *ret, struct err *e)
 {
     const struct shim_host *host = &task->tasks->options.host;
+    int r = fs_exists(AT_FDCWD, task->bundle.path) ? 0 : bundle_revive(&task->bundle, e);
 
+    if (r < 0)
+        return r;
     if (task->is_linux)
         return linux_clean_up(&task->bundle, host->cleanup_timeout_ms, ret, e);
     return shim_run_delete(host, task->binary.path, &task->bundle, ret, e);

@@ -33,6 +33,7 @@ struct recovery {
     Pb__Task__StateRequest state;
     struct event_timer timer;
     uint64_t since_ms;
+    bool has_knocked;
     struct workq_job job;
 };
 
@@ -256,6 +257,9 @@ static void recovery_connect(struct recovery *rec)
     /* A stopped shim that daemons have knocked at too often: it is there, and nothing may befall
      * it. */
     if (e.code == ERR_RESOURCE_EXHAUSTED) {
+        if (!rec->has_knocked && strv_push(&t->knocked_at, endpoint.address) < 0)
+            log_warn("recover task %s: out of memory", task->key);
+        rec->has_knocked = true;
         event_timer_arm(t->loop, &rec->timer, CONNECT_RETRY_MS, recovery_connect_again);
         return;
     }
@@ -296,14 +300,25 @@ static void recover_linux(void *userdata, const char *ns, const char *id)
     recover_one(userdata, ns, id, true);
 }
 
+/* Of a task that is gone: with its work directory goes the socket, which a killed shim leaves. */
+static void swept_work(void *userdata, const char *ns, const char *id)
+{
+    struct tasks *t = userdata;
+    _free_ char *address = shim_socket_address(&t->options.host, ns, id);
+
+    if (address)
+        shim_socket_remove_dead(str_after_prefix(address, "unix://"));
+}
+
 int tasks_recover(struct tasks *t, struct err *e)
 {
     int r = bundle_walk(t->options.state, BUNDLE_V2, recover_v2, t, e);
     if (r >= 0)
         r = bundle_walk(t->options.state, BUNDLE_LINUX, recover_linux, t, e);
     if (r >= 0) {
-        bundle_sweep_work(t->options.root, t->options.state, BUNDLE_V2);
-        bundle_sweep_work(t->options.root, t->options.state, BUNDLE_LINUX);
+        tasks_find_orphans(t);
+        bundle_sweep_work(t->options.root, t->options.state, BUNDLE_V2, swept_work, t);
+        bundle_sweep_work(t->options.root, t->options.state, BUNDLE_LINUX, swept_work, t);
     }
     return r;
 }

@@ -27,7 +27,9 @@ struct tasks {
     pthread_mutex_t facts_lock;
     struct runtime_facts facts; /* about the OCI runtimes of this machine */
 
-    struct map shims; /* [loop] address -> struct shim, no reference: removed when it dies */
+    struct map shims;  /* [loop] address -> struct shim, no reference: removed when it dies */
+    char **knocked_at; /* [loop] while tasks_recover() runs: addresses of shims that are there, but
+                          accept no connection */
 };
 
 /* Under no lock. 0, or ALREADY_EXISTS `task X: already exists`. Takes a reference. */
@@ -35,6 +37,9 @@ int tasks_add(struct tasks *t, struct task *task, struct err *e);
 /* True if it was still registered; the registry's reference is dropped. */
 bool tasks_remove(struct tasks *t, struct task *task);
 void tasks_set_state(struct tasks *t, struct task *task, enum task_state state);
+
+/* [loop] The end of tasks_recover(): shims and sockets that no bundle leads to (task_orphans.c). */
+void tasks_find_orphans(struct tasks *t);
 
 /* [loop] A shim that is connected already, or a new connection. A reference. */
 int tasks_connect(struct tasks *t, struct shim_endpoint *endpoint, struct shim **ret,
@@ -47,6 +52,8 @@ int tasks_connect_sync(struct tasks *t, struct shim_endpoint *endpoint, struct s
 void task_cleanup_start(struct task *task);
 /* Removes a socket that its shim left behind. Only below the socket directory. */
 void shim_socket_remove(const struct tasks *t, const char *address);
+/* Removes the file of a socket, if nobody listens on it. Not one that may be in the making. */
+void shim_socket_remove_dead(const char *path);
 /* Tells a shim to end when it has no container left; a shim of runtime v1 is killed. NULL: the shim
  * of a bundle of v1 that could not be connected to. */
 void task_end_shim(struct task *task, struct shim *shim);

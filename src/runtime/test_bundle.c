@@ -156,8 +156,18 @@ static void test_walk_and_remove(void **state)
 
     /* A work directory whose bundle went with a reboot. */
     assert_int_equal(fs_rm_rf(AT_FDCWD, two.path), 0);
-    bundle_sweep_work(d->root, d->state, BUNDLE_V2);
+    n = 0;
+    bundle_sweep_work(d->root, d->state, BUNDLE_V2, count, &n);
+    assert_int_equal(n, 1);
     assert_false(fs_exists(AT_FDCWD, two.work_path));
+
+    /* And made again, for a cleanup. */
+    assert_int_equal(bundle_revive(&two, &e), 0);
+    assert_true(fs_exists(AT_FDCWD, two.path));
+    assert_int_equal(fs_write_file_atomic(two.dir_fd, "cgroup", "x", 1, 0600, false), 0);
+    assert_int_equal(bundle_revive(&two, &e), 0);
+    assert_true(fs_exists(two.dir_fd, "cgroup"));
+    assert_int_equal(bundle_remove(&two, &e), 0);
     bundle_done(&one);
     bundle_done(&two);
 }

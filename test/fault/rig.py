@@ -11,6 +11,7 @@ import pathlib
 import shutil
 import signal
 import subprocess
+import sys
 import threading
 import time
 
@@ -390,6 +391,30 @@ class Reader(threading.Thread):
             if self.keep:
                 self.kept.append(piece)
         os.close(self.fd)
+
+
+class Held:
+    """A process that is kept from running, and no signal but SIGKILL changes that: traced, and let lie."""
+
+    PROGRAM = """
+import ctypes, os, sys
+libc = ctypes.CDLL(None, use_errno=True)
+pid = int(sys.argv[1])
+if libc.ptrace(16, pid, 0, 0) != 0:  # PTRACE_ATTACH
+    sys.exit(os.strerror(ctypes.get_errno()))
+os.waitpid(pid, 0x40000000)  # __WALL
+print("held", flush=True)
+sys.stdin.read()
+"""
+
+    def __init__(self, pid):
+        self.process = subprocess.Popen([sys.executable, "-c", self.PROGRAM, str(pid)], stdin=subprocess.PIPE,
+                                        stdout=subprocess.PIPE, text=True)
+        assert self.process.stdout.readline() == "held\n"
+
+    def let_go(self):
+        """It goes on, with the signals that have come meanwhile."""
+        self.process.communicate("", timeout=10)
 
 
 class Bystander:
