@@ -408,7 +408,7 @@ int container_delete(struct db *db, const char *ns, const char *id, struct err *
     _cleanup_(db_txn_done) struct db_txn txn = DB_TXN_INIT;
     int r;
 
-    if ((r = db_begin(db, DB_WRITE_RELAXED, &txn, e)) < 0 || (r = has_any(&txn, ns, e)) < 0)
+    if ((r = db_begin(db, DB_REMOVE, &txn, e)) < 0 || (r = has_any(&txn, ns, e)) < 0)
         return r;
     if (r == 0)
         return err_set(e, ERR_NOT_FOUND,

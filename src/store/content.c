@@ -344,7 +344,7 @@ int content_delete(struct content_store *s, const char *ns, const char *digest, 
 
     r = digest_validate(digest, e);
     if (r >= 0)
-        r = db_begin(s->db, DB_WRITE_RELAXED, &txn, e);
+        r = db_begin(s->db, DB_REMOVE, &txn, e);
     if (r >= 0)
         r = db_exec(&txn, e, "DELETE FROM content WHERE ns = ? AND digest = ?", 2, params);
     if (r == 0)

@@ -213,7 +213,7 @@ int content_abort(struct content_store *s, const char *ns, const char *ref, stru
 
     r = find_ingest(s, ns, ref, &i, e);
     if (r >= 0)
-        r = db_begin(s->db, DB_WRITE_RELAXED, &txn, e);
+        r = db_begin(s->db, DB_REMOVE, &txn, e);
     if (r >= 0)
         r = content_ingest_forget(&txn, ns, ref, e);
     if (r == 0)

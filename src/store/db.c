@@ -18,12 +18,15 @@
 #include "base/fs.h"
 #include "base/log.h"
 #include "base/str.h"
+#include "store/db_reserve.h"
+#include "store/disk.h"
 #include "store/schema.h"
 
 #define APPLICATION_ID 0x57727279 /* "Wrry" in the header of the file */
 #define STATEMENTS_MAX 48
 #define CACHE_KIB 512
-#define WAL_KEEP_BYTES (1 << 20)        /* what a checkpoint leaves of a large WAL */
+#define CHECKPOINT_PAGES 1000           /* in the log: time to copy them into the file */
+#define GROWTH_PAGES 64                 /* what most changes add less than */
 #define SECONDS_MAX INT64_C(9000000000) /* of a time, either way of 1970: the year 2255 */
 #define LOOKASIDE_SLOT_BYTES 512
 #define LOOKASIDE_SLOTS 32
@@ -42,6 +45,9 @@ struct db {
     int64_t changes_before;
     bool relaxed;  /* synchronous=NORMAL is set */
     bool unsynced; /* the WAL has changes that were not synced */
+    struct db_reserve reserve;
+    int64_t pages;     /* of the database after the last change */
+    int64_t log_pages; /* in the log that are not in the file yet */
     struct statement statements[STATEMENTS_MAX];
     _Atomic uint64_t mutations;
 };
@@ -133,7 +139,7 @@ static void set_up_process(void)
 }
 
 /* Makes the file with its mode, and refuses what is not a plain file before SQLite touches it. */
-static int check_file(const char *path, struct err *e)
+static int open_file(const char *path, int *ret_fd, struct err *e)
 {
     _close_ int fd =
         open(path, O_RDWR | O_CREAT | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY | O_CLOEXEC, 0600);
@@ -148,6 +154,7 @@ static int check_file(const char *path, struct err *e)
                        "metadata database %s is not a regular file: move it away", path);
     if ((st.st_mode & 07777) != 0600 && fchmod(fd, 0600) < 0)
         return err_errno(e, -errno, "set mode of metadata database %s", path);
+    *ret_fd = TAKE_FD(fd);
     return 0;
 }
 
@@ -219,6 +226,15 @@ static int migrate(struct db *db, int64_t version, struct err *e)
     return r;
 }
 
+/* Told after every commit how many pages are in the log. */
+static int note_log_pages(void *userdata, sqlite3 *sqlite, const char *name, int pages)
+{
+    struct db *db = userdata;
+
+    db->log_pages = pages;
+    return SQLITE_OK;
+}
+
 static int set_up_connection(struct db *db, struct err *e)
 {
     int rc = sqlite3_open_v2(db->path, &db->sqlite,
@@ -232,26 +248,65 @@ static int set_up_connection(struct db *db, struct err *e)
     sqlite3_busy_timeout(db->sqlite, 0);
     sqlite3_db_config(db->sqlite, SQLITE_DBCONFIG_LOOKASIDE, NULL, LOOKASIDE_SLOT_BYTES,
                       LOOKASIDE_SLOTS);
+    sqlite3_wal_hook(db->sqlite, note_log_pages, db);
     sqlite3_db_config(db->sqlite, SQLITE_DBCONFIG_DEFENSIVE, 1, NULL);
     sqlite3_db_config(db->sqlite, SQLITE_DBCONFIG_TRUSTED_SCHEMA, 0, NULL);
-    r = run(db, "PRAGMA locking_mode = EXCLUSIVE; PRAGMA temp_store = MEMORY", "set up", e);
+    r = run(
+        db,
+        "PRAGMA locking_mode = EXCLUSIVE; PRAGMA temp_store = MEMORY; PRAGMA secure_delete = FAST",
+        "set up", e);
     if (r >= 0)
         r = run_number(db, "PRAGMA cache_size = %lld", -CACHE_KIB, "set up", e);
     return r;
 }
 
-/* Gives the WAL blocks before it needs them, so that removals, which come as appended frames, still
- * work when the disk is full. What cannot be had is done without. */
-static void reserve_wal(const struct db *db)
+/* Copies the log into the file; the next change then begins it anew. */
+static void checkpoint(struct db *db)
 {
-    _free_ char *wal = str_printf("%s-wal", db->path);
-    _close_ int fd = wal ? open(wal, O_RDWR | O_CLOEXEC | O_NOFOLLOW) : -EBADF;
+    int in_log = 0, copied = 0;
+    int rc =
+        sqlite3_wal_checkpoint_v2(db->sqlite, NULL, SQLITE_CHECKPOINT_PASSIVE, &in_log, &copied);
+    struct err e = ERR_INIT;
 
-    if (fd >= 0 && fallocate(fd, FALLOC_FL_KEEP_SIZE, 0, WAL_KEEP_BYTES) < 0)
-        log_debug("no room is reserved in %s: %s", wal, err_strerror(errno));
+    if (rc != SQLITE_OK) {
+        set_error(db, rc, "checkpoint", &e);
+        log_warn("%s", e.msg);
+    } else if (in_log == copied) {
+        db->log_pages = 0;
+        db_reserve_cut(&db->reserve, db->pages);
+    }
 }
 
-static int open_checked(struct db *db, bool left_open, struct err *e)
+/* Blocks on disk for a database of so many pages. [lock held] */
+static int have_room(struct db *db, int64_t pages, struct err *e)
+{
+    int r = db_reserve_have(&db->reserve, pages, db->log_pages);
+
+    if (r < 0 && db->log_pages > 0 && sqlite3_get_autocommit(db->sqlite)) {
+        checkpoint(db);
+        r = db_reserve_have(&db->reserve, pages, db->log_pages);
+    }
+    return r < 0 ? disk_error(e, r, "write in metadata database %s", db->path) : 0;
+}
+
+static int open_reserve(struct db *db, int *file_fd, struct err *e)
+{
+    struct err full = ERR_INIT;
+    int64_t page_bytes = 0;
+    int r;
+
+    if ((r = ask_number(db, "PRAGMA page_size", &page_bytes, e)) < 0 ||
+        (r = ask_number(db, "PRAGMA page_count", &db->pages, e)) < 0)
+        return r;
+    r = db_reserve_open(&db->reserve, db->path, file_fd, page_bytes);
+    if (r < 0)
+        return err_errno(e, r, "open the log of metadata database %s", db->path);
+    if (have_room(db, db->pages, &full) < 0)
+        log_warn("%s: nothing can be added until there is room", full.msg);
+    return 0;
+}
+
+static int open_checked(struct db *db, bool left_open, int *file_fd, struct err *e)
 {
     int64_t version = 0;
     int r = set_up_connection(db, e);
@@ -265,19 +320,16 @@ static int open_checked(struct db *db, bool left_open, struct err *e)
                 "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON",
                 "set up", e);
     if (r >= 0)
-        r = run_number(db, "PRAGMA journal_size_limit = %lld", WAL_KEEP_BYTES, "set up", e);
-    if (r >= 0)
         r = migrate(db, version, e);
-    if (r >= 0)
-        reserve_wal(db);
-    return r;
+    return r < 0 ? r : open_reserve(db, file_fd, e);
 }
 
 int db_open(const char *path, struct db **ret, struct err *e)
 {
     static pthread_once_t once = PTHREAD_ONCE_INIT;
+    _close_ int fd = -EBADF;
     struct db *db;
-    int r = check_file(path, e);
+    int r = open_file(path, &fd, e);
 
     if (r < 0)
         return r;
@@ -287,8 +339,9 @@ int db_open(const char *path, struct db **ret, struct err *e)
         free(db);
         return err_oom(e);
     }
+    db->reserve = (struct db_reserve)DB_RESERVE_INIT;
     pthread_mutex_init(&db->lock, NULL);
-    r = open_checked(db, was_left_open(path), e);
+    r = open_checked(db, was_left_open(path), &fd, e);
     if (r < 0) {
         db_close(db);
         return r;
@@ -305,6 +358,8 @@ struct db *db_close(struct db *db)
         sqlite3_finalize(db->statements[i].stmt);
     /* The last close of a database in WAL mode checkpoints and removes the WAL. */
     sqlite3_close(db->sqlite);
+    db_reserve_leave(&db->reserve, db->path);
+    db_reserve_done(&db->reserve);
     pthread_mutex_destroy(&db->lock);
     free(db->path);
     free(db);
@@ -320,7 +375,7 @@ const char *db_path(const struct db *db)
  */
 static int set_durability(struct db *db, enum db_mode mode, struct err *e)
 {
-    bool relaxed = mode == DB_WRITE_RELAXED;
+    bool relaxed = mode != DB_WRITE;
     int r;
 
     if (mode == DB_READ || relaxed == db->relaxed)
@@ -348,6 +403,8 @@ int db_begin(struct db *db, enum db_mode mode, struct db_txn *ret, struct err *e
     pthread_mutex_lock(&db->lock);
     db->transaction++;
     r = set_durability(db, mode, e);
+    if (r >= 0 && mode != DB_READ)
+        have_room(db, db->pages + GROWTH_PAGES, NULL); /* if it is missed, the commit says so */
     if (r >= 0)
         r = step_once(&txn, mode == DB_READ ? "BEGIN" : "BEGIN IMMEDIATE", e);
     if (r < 0) {
@@ -387,10 +444,32 @@ void db_rollback(struct db_txn *txn)
     pthread_mutex_unlock(&db->lock);
 }
 
+/* Before a commit, for what the database has become. Removals are not refused: they hardly ever
+ * make it larger, and what they free is what is wanted. */
+static int make_room(struct db_txn *txn, int64_t *ret_pages, struct err *e)
+{
+    sqlite3_stmt *stmt;
+    int r = db_stmt(txn, "PRAGMA page_count", &stmt, e);
+
+    if (r >= 0)
+        r = db_step(txn, stmt, e);
+    if (r < 0)
+        return r;
+    *ret_pages = sqlite3_column_int64(stmt, 0);
+    sqlite3_reset(stmt);
+    r = have_room(txn->db, *ret_pages, e);
+    if (r < 0 && txn->mode == DB_REMOVE) {
+        err_clear(e);
+        return 0;
+    }
+    return r;
+}
+
 int db_commit(struct db_txn *txn, struct err *e)
 {
     struct db *db = txn->db;
-    int r;
+    int64_t pages = 0;
+    int r = 0;
 
     reset_statements(db);
     if (sqlite3_get_autocommit(db->sqlite)) {
@@ -399,16 +478,22 @@ int db_commit(struct db_txn *txn, struct err *e)
                        db->path);
     }
     bool changed = sqlite3_total_changes64(db->sqlite) != db->changes_before;
-    r = step_once(txn, "COMMIT", e);
+    if (changed)
+        r = make_room(txn, &pages, e);
+    if (r >= 0)
+        r = step_once(txn, "COMMIT", e);
     if (r < 0) {
         db_rollback(txn);
         return r;
     }
+    reset_statements(db);
     if (changed) {
         atomic_fetch_add(&db->mutations, 1);
         db->unsynced = db->relaxed;
+        db->pages = pages;
+        if (db->log_pages >= CHECKPOINT_PAGES)
+            checkpoint(db);
     }
-    reset_statements(db);
     txn->db = NULL;
     pthread_mutex_unlock(&db->lock);
     return 0;

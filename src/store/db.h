@@ -13,8 +13,11 @@
  *
  * Durability: DB_WRITE is on disk when db_commit() returns (synchronous=FULL, one fdatasync of the
  * WAL). DB_WRITE_RELAXED is in the WAL but not synced: a crash of the daemon keeps it, a power cut
- * may lose the newest of them, never out of order; it serves leases, active snapshots and removals,
- * whose loss the next GC or retry repairs.
+ * may lose the newest of them, never out of order; it serves leases and active snapshots, whose
+ * loss the next GC or retry repairs. DB_REMOVE is the same for what removes records.
+ *
+ * On a full disk DB_REMOVE always works: room for it is kept back (db_reserve.h), and the commit of
+ * any other change that would use it up is ERR_RESOURCE_EXHAUSTED.
  */
 #pragma once
 
@@ -26,7 +29,7 @@
 
 struct db;
 
-enum db_mode { DB_READ, DB_WRITE, DB_WRITE_RELAXED };
+enum db_mode { DB_READ, DB_WRITE, DB_WRITE_RELAXED, DB_REMOVE };
 
 struct db_txn {
     struct db *db; /* NULL: none open */

@@ -151,7 +151,7 @@ static int collect_records(struct gc *gc, struct gc_stats *stats, struct timespe
     uint64_t start = 0;
     int r;
 
-    r = db_begin(gc->db, DB_WRITE_RELAXED, &txn, e);
+    r = db_begin(gc->db, DB_REMOVE, &txn, e);
     if (r < 0)
         return r;
     start = clock_monotonic_us();

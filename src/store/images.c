@@ -332,7 +332,7 @@ int image_delete(struct db *db, const char *ns, const char *name, const char *ex
     _cleanup_(image_done) struct image stored = {};
     int r;
 
-    if ((r = db_begin(db, DB_WRITE_RELAXED, &txn, e)) < 0 ||
+    if ((r = db_begin(db, DB_REMOVE, &txn, e)) < 0 ||
         (r = find_or_fail(&txn, ns, name, &stored, e)) < 0)
         return r;
     if (!str_empty(expected_digest) && !str_eq(expected_digest, stored.target.digest))

@@ -103,8 +103,7 @@ int lease_delete(struct db *db, const char *ns, const char *id, struct err *e)
     _cleanup_(db_txn_done) struct db_txn txn = DB_TXN_INIT;
     int r;
 
-    if ((r = db_begin(db, DB_WRITE_RELAXED, &txn, e)) < 0 ||
-        (r = check_exists(&txn, ns, id, e)) < 0 ||
+    if ((r = db_begin(db, DB_REMOVE, &txn, e)) < 0 || (r = check_exists(&txn, ns, id, e)) < 0 ||
         (r = db_exec(&txn, e, "DELETE FROM lease_resources WHERE ns = ?1 AND lease = ?2", 2,
                      (const char *const[]){ns, id})) < 0 ||
         (r = db_exec(&txn, e, "DELETE FROM leases WHERE ns = ?1 AND id = ?2", 2,
@@ -227,8 +226,8 @@ int lease_delete_resource(struct db *db, const char *ns, const char *lease, cons
     _cleanup_(db_txn_done) struct db_txn txn = DB_TXN_INIT;
     int r;
 
-    if ((r = db_begin(db, DB_WRITE_RELAXED, &txn, e)) < 0 ||
-        (r = check_exists(&txn, ns, lease, e)) < 0 || (r = check_resource(type, id, e)) < 0 ||
+    if ((r = db_begin(db, DB_REMOVE, &txn, e)) < 0 || (r = check_exists(&txn, ns, lease, e)) < 0 ||
+        (r = check_resource(type, id, e)) < 0 ||
         (r = db_exec(&txn, e,
                      "DELETE FROM lease_resources WHERE ns = ?1 AND lease = ?2 AND type = ?3 AND "
                      "resource = ?4",

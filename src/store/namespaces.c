@@ -184,7 +184,7 @@ int namespace_delete(struct db *db, const char *name, struct err *e)
     _free_ char *text = NULL;
     int r;
 
-    r = db_begin(db, DB_WRITE, &txn, e);
+    r = db_begin(db, DB_REMOVE, &txn, e);
     if (r < 0)
         return r;
     r = exists(&txn, name, e);

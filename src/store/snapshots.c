@@ -455,7 +455,7 @@ int snapshot_remove(struct snapshotter *s, const char *ns, const char *key, stru
     struct snapshot_row row = {};
     int r;
 
-    r = db_begin(s->db, DB_WRITE_RELAXED, &txn, e);
+    r = db_begin(s->db, DB_REMOVE, &txn, e);
     if (r >= 0)
         r = find(s, &txn, ns, key, &row, e);
     if (r == 0)

@@ -168,7 +168,8 @@ def test_import(small_root, archive):
 
 
 def test_metadata(small_root):
-    """Every kind of record on a full disk: refused, or there; and afterwards all of them can be made."""
+    """Every kind of record on a full disk: refused, or there. What is there can be removed, as many as it is; and when
+    there is room, all kinds can be made."""
     api, disk = small_root.api, small_root.disk
     makers = {
         "container": lambda n: api.call(CONTAINERS + "Create", container_request(f"c{n}")),
@@ -201,8 +202,6 @@ def test_metadata(small_root):
     listed |= {("snapshot", int(s.name[1:])) for m in api.stream(SNAPSHOTS + "List", {"snapshotter": "overlayfs"})
                for s in m.info}
     assert listed == made
-    # Records were made until even what is kept back for removals was used up: some room must come first.
-    disk.empty()
     removers = {
         "container": lambda n: api.call(CONTAINERS + "Delete", {"id": f"c{n}"}),
         "namespace": lambda n: api.call(NAMESPACES + "Delete", {"name": f"n{n}"}),
@@ -210,8 +209,11 @@ def test_metadata(small_root):
         "snapshot": lambda n: api.call(SNAPSHOTS + "Remove", {"snapshotter": "overlayfs", "key": f"s{n}"}),
         "image": lambda n: api.call(IMAGES + "Delete", {"name": f"i{n}"}),
     }
+    # Nobody makes room: what removals need was kept back for them.
+    assert made and disk.free() < MIB
     for kind, n in sorted(made):
         removers[kind](n)
+    disk.empty()
     for kind, make in makers.items():
         make(1000)
         removers[kind](1000)
