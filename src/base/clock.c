@@ -3,6 +3,8 @@
 
 #include <stdio.h>
 
+#include "base/str.h"
+
 #define DAY_SECONDS 86400
 
 uint64_t clock_monotonic_us(void)
@@ -82,28 +84,7 @@ void clock_rfc3339(struct timespec t, char out[CLOCK_RFC3339_MAX])
     out[n + 1] = '\0';
 }
 
-/* Exactly n digits at *s, moved over. -1 if they are not there. */
-static int take_digits(const char **s, int n)
-{
-    int v = 0;
-
-    for (; n > 0; n--, (*s)++) {
-        if (**s < '0' || **s > '9')
-            return -1;
-        v = v * 10 + (**s - '0');
-    }
-    return v;
-}
-
-static bool take_char(const char **s, char c)
-{
-    if (**s != c)
-        return false;
-    (*s)++;
-    return true;
-}
-
-static int days_of_month(int year, int month)
+int clock_days_of_month(int year, int month)
 {
     static const uint8_t days[] = {31, 28, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31};
     bool leap = year % 4 == 0 && (year % 100 != 0 || year % 400 == 0);
@@ -116,7 +97,7 @@ static int take_fraction(const char **s, long *ret_ns)
 {
     long ns = 0, unit = 100000000;
 
-    if (!take_char(s, '.'))
+    if (!str_take_char(s, '.'))
         return 0;
     if (**s < '0' || **s > '9')
         return -EINVAL;
@@ -129,7 +110,7 @@ static int take_fraction(const char **s, long *ret_ns)
 /* "Z" or "+01:00" as seconds east of Greenwich. */
 static int take_offset(const char **s, int64_t *ret)
 {
-    if (take_char(s, 'Z') || take_char(s, 'z')) {
+    if (str_take_char(s, 'Z') || str_take_char(s, 'z')) {
         *ret = 0;
         return 0;
     }
@@ -137,9 +118,9 @@ static int take_offset(const char **s, int64_t *ret)
     if (sign == 0)
         return -EINVAL;
     (*s)++;
-    int hours = take_digits(s, 2);
-    bool colon = hours >= 0 && take_char(s, ':');
-    int minutes = colon ? take_digits(s, 2) : -1;
+    int hours = str_take_digits(s, 2);
+    bool colon = hours >= 0 && str_take_char(s, ':');
+    int minutes = colon ? str_take_digits(s, 2) : -1;
     if (minutes < 0 || hours > 23 || minutes > 59)
         return -EINVAL;
     *ret = sign * (hours * 3600 + minutes * 60);
@@ -154,18 +135,19 @@ int clock_parse_rfc3339(const char *s, struct timespec *ret)
 
     if (!s)
         return -EINVAL;
-    if ((year = take_digits(&s, 4)) < 0 || !take_char(&s, '-') ||
-        (month = take_digits(&s, 2)) < 0 || !take_char(&s, '-') || (day = take_digits(&s, 2)) < 0)
+    if ((year = str_take_digits(&s, 4)) < 0 || !str_take_char(&s, '-') ||
+        (month = str_take_digits(&s, 2)) < 0 || !str_take_char(&s, '-') ||
+        (day = str_take_digits(&s, 2)) < 0)
         return -EINVAL;
-    if (!take_char(&s, 'T') && !take_char(&s, 't'))
+    if (!str_take_char(&s, 'T') && !str_take_char(&s, 't'))
         return -EINVAL;
-    if ((hour = take_digits(&s, 2)) < 0 || !take_char(&s, ':') ||
-        (minute = take_digits(&s, 2)) < 0 || !take_char(&s, ':') ||
-        (second = take_digits(&s, 2)) < 0)
+    if ((hour = str_take_digits(&s, 2)) < 0 || !str_take_char(&s, ':') ||
+        (minute = str_take_digits(&s, 2)) < 0 || !str_take_char(&s, ':') ||
+        (second = str_take_digits(&s, 2)) < 0)
         return -EINVAL;
     if (take_fraction(&s, &ns) < 0 || take_offset(&s, &offset) < 0 || *s)
         return -EINVAL;
-    if (month < 1 || month > 12 || day < 1 || day > days_of_month(year, month) || hour > 23 ||
+    if (month < 1 || month > 12 || day < 1 || day > clock_days_of_month(year, month) || hour > 23 ||
         minute > 59 || second > 59)
         return -EINVAL;
     ret->tv_sec = days_from_date(year, (unsigned)month, (unsigned)day) * DAY_SECONDS + hour * 3600 +

@@ -16,5 +16,6 @@ struct timespec clock_realtime(void);
 #define CLOCK_RFC3339_MAX 36
 /* 2026-01-02T03:04:05.678901234Z; trailing zeros of the fraction are dropped as Go does. */
 void clock_rfc3339(struct timespec t, char out[CLOCK_RFC3339_MAX]);
+int clock_days_of_month(int year, int month); /* month from 1 */
 /* With any offset. -EINVAL for what is not RFC 3339 or not a date. */
 int clock_parse_rfc3339(const char *s, struct timespec *ret);

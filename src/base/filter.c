@@ -109,17 +109,6 @@ static bool is_field_char(char c)
     return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '_';
 }
 
-static int digit_of(char c, int base)
-{
-    int v = 99;
-
-    if (c >= '0' && c <= '9')
-        v = c - '0';
-    else if ((c | 0x20) >= 'a' && (c | 0x20) <= 'f')
-        v = (c | 0x20) - 'a' + 10;
-    return v < base ? v : -1;
-}
-
 /* Length of the escape at s (behind the backslash), 0 if it is none. */
 static size_t escape_len(const char *s, char quote)
 {
@@ -132,7 +121,7 @@ static size_t escape_len(const char *s, char quote)
     if (!letter)
         digits = 3;
     for (size_t i = 0; i < digits; i++)
-        if (digit_of(s[letter + i], base) < 0)
+        if (str_digit(s[letter + i], base) < 0)
             return 0;
     return letter + digits;
 }
@@ -237,10 +226,10 @@ static size_t unquote_one(const char *s, char quote, char *out, size_t *n_out)
         out[(*n_out)++] = p ? values[p - letters] : s[1];
         return 2;
     }
-    int base = digit_of(s[1], 8) >= 0 ? 8 : 16;
+    int base = str_digit(s[1], 8) >= 0 ? 8 : 16;
     uint32_t c = 0;
     for (size_t i = base == 8 ? 0 : 1; i < n; i++)
-        c = c * (uint32_t)base + (uint32_t)digit_of(s[1 + i], base);
+        c = c * (uint32_t)base + (uint32_t)str_digit(s[1 + i], base);
     if (c == 0)
         return 0; /* no field can hold a NUL */
     if (base == 8 || s[1] == 'x') {

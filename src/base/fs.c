@@ -250,6 +250,21 @@ ssize_t fs_read_all(int fd, void *bytes, size_t n)
     return (ssize_t)done;
 }
 
+int fs_open_dir(int dir_fd, const char *path, DIR **ret)
+{
+    _close_ int fd =
+        neg_errno(openat(dir_fd, path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC));
+
+    if (fd < 0)
+        return fd;
+    DIR *dir = fdopendir(fd);
+    if (!dir)
+        return -errno;
+    (void)TAKE_FD(fd);
+    *ret = dir;
+    return 0;
+}
+
 int fs_set_nonblock(int fd, bool on)
 {
     int flags = fcntl(fd, F_GETFL);

@@ -6,6 +6,7 @@
  */
 #pragma once
 
+#include <dirent.h>
 #include <sys/stat.h>
 
 #include "base/attr.h"
@@ -33,6 +34,8 @@ ssize_t fs_read_all(int fd, void *bytes, size_t n);
 int fs_rm_rf(int dir_fd, const char *path);
 /* Bytes (512-byte blocks of st_blocks) and inodes below path, hard links once. */
 int fs_usage(int dir_fd, const char *path, int64_t *ret_bytes, int64_t *ret_inodes);
+/* For reading its entries; path itself is no symbolic link. The caller closes with closedir(3). */
+int fs_open_dir(int dir_fd, const char *path, DIR **ret);
 int fs_set_nonblock(int fd, bool on);
 /* A path of our own: dir + "/" + name, cleaned of nothing. The caller frees. NULL: out of memory.
  */

@@ -202,15 +202,6 @@ static bool emit_class(struct translation *t, const struct class *k)
     return emit(t, text, n) && atom_done(t, 1);
 }
 
-static int digit_of(char c, int base)
-{
-    int v = c >= '0' && c <= '9'                     ? c - '0'
-            : (c | 0x20) >= 'a' && (c | 0x20) <= 'f' ? (c | 0x20) - 'a' + 10
-                                                     : 99;
-
-    return v < base ? v : -1;
-}
-
 /* \x41 or \x{1F600}, behind the x. */
 static bool take_hex(struct translation *t, uint32_t *ret)
 {
@@ -219,8 +210,8 @@ static bool take_hex(struct translation *t, uint32_t *ret)
     int digits = 0;
 
     t->s += braces;
-    for (; digits < (braces ? 8 : 2) && digit_of(*t->s, 16) >= 0; digits++, t->s++)
-        c = c << 4 | (uint32_t)digit_of(*t->s, 16);
+    for (; digits < (braces ? 8 : 2) && str_digit(*t->s, 16) >= 0; digits++, t->s++)
+        c = c << 4 | (uint32_t)str_digit(*t->s, 16);
     if (digits < (braces ? 1 : 2) || (braces && *t->s != '}') || c > 0x10ffff)
         return refuse(t, "invalid escape sequence");
     t->s += braces;
@@ -238,10 +229,10 @@ static bool take_escape(struct translation *t, uint32_t *ret)
     if (!c)
         return refuse(t, "trailing backslash at end of expression");
     t->s++;
-    if (c >= '0' && c <= '7' && (c == '0' || digit_of(*t->s, 8) >= 0)) {
+    if (c >= '0' && c <= '7' && (c == '0' || str_digit(*t->s, 8) >= 0)) {
         uint32_t v = (uint32_t)(c - '0');
-        for (int i = 0; i < 2 && digit_of(*t->s, 8) >= 0; i++, t->s++)
-            v = v << 3 | (uint32_t)digit_of(*t->s, 8);
+        for (int i = 0; i < 2 && str_digit(*t->s, 8) >= 0; i++, t->s++)
+            v = v << 3 | (uint32_t)str_digit(*t->s, 8);
         *ret = v;
         return true;
     }
@@ -251,7 +242,7 @@ static bool take_escape(struct translation *t, uint32_t *ret)
         *ret = (uint32_t)values[p - letters];
         return true;
     }
-    if ((uint8_t)c >= 0x80 || digit_of(c, 10) >= 0 || ((c | 0x20) >= 'a' && (c | 0x20) <= 'z'))
+    if ((uint8_t)c >= 0x80 || str_digit(c, 10) >= 0 || ((c | 0x20) >= 'a' && (c | 0x20) <= 'z'))
         return refuse(t, "invalid escape sequence");
     *ret = (uint32_t)c;
     return true;
@@ -405,8 +396,8 @@ static size_t repeat_len(const char *s, unsigned *ret_times, bool *ret_ok)
 
     for (;; i++) {
         size_t digits = 0;
-        for (; digit_of(s[n], 10) >= 0; n++, digits++)
-            number[i] = MIN_OF(number[i] * 10 + (unsigned)digit_of(s[n], 10), REPEAT_MAX + 1u);
+        for (; str_digit(s[n], 10) >= 0; n++, digits++)
+            number[i] = MIN_OF(number[i] * 10 + (unsigned)str_digit(s[n], 10), REPEAT_MAX + 1u);
         if (digits == 0 && (i == 0 || s[n] != '}'))
             return 0;
         if (digits == 0)

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "base/str.h"
 
+#include <limits.h>
 #include <stdio.h>
 
 #include "base/buf.h"
@@ -135,6 +136,36 @@ int str_to_size(const char *s, uint64_t *ret_bytes)
     }
     *ret_bytes = v;
     return 0;
+}
+
+int str_digit(char c, int base)
+{
+    int v = c >= '0' && c <= '9'                     ? c - '0'
+            : (c | 0x20) >= 'a' && (c | 0x20) <= 'f' ? (c | 0x20) - 'a' + 10
+                                                     : INT_MAX;
+
+    return v < base ? v : -1;
+}
+
+int str_take_digits(const char **s, int n)
+{
+    int v = 0;
+
+    for (; n > 0; n--, (*s)++) {
+        int digit = str_digit(**s, 10);
+        if (digit < 0)
+            return -1;
+        v = v * 10 + digit;
+    }
+    return v;
+}
+
+bool str_take_char(const char **s, char c)
+{
+    if (**s != c)
+        return false;
+    (*s)++;
+    return true;
 }
 
 void str_hex(const uint8_t *bytes, size_t n, char *out)

@@ -30,6 +30,12 @@ int str_to_u32(const char *s, uint32_t *ret);
 /* "512", "64k", "32MiB", "1g": powers of 1024. */
 int str_to_size(const char *s, uint64_t *ret_bytes);
 
+/* The value of a digit in a base of at most 16, either case; -1: it is none. */
+int str_digit(char c, int base);
+/* Exactly n decimal digits at *s, moved over. -1 if they are not there. */
+int str_take_digits(const char **s, int n);
+/* Whether c stands at *s, which is then moved over it. */
+bool str_take_char(const char **s, char c);
 /* Lower-case hex of n bytes and a NUL into out[2 * n + 1]. */
 void str_hex(const uint8_t *bytes, size_t n, char *out);
 /* Go's %q: double quotes, escapes for what is not printable UTF-8. The caller frees. */

@@ -75,6 +75,22 @@ static void reads_sizes(void **state)
     }
 }
 
+static void reads_digits(void **state)
+{
+    const char *s = "2026-1x";
+
+    assert_int_equal(str_digit('f', 16), 15);
+    assert_int_equal(str_digit('F', 16), 15);
+    assert_int_equal(str_digit('g', 16), -1);
+    assert_int_equal(str_digit('8', 8), -1);
+    assert_int_equal(str_digit('/', 10), -1);
+    assert_int_equal(str_digit('\0', 16), -1);
+    assert_int_equal(str_take_digits(&s, 4), 2026);
+    assert_false(str_take_char(&s, 'x'));
+    assert_true(str_take_char(&s, '-'));
+    assert_int_equal(str_take_digits(&s, 2), -1);
+}
+
 static void writes_hex(void **state)
 {
     char out[7];
@@ -152,10 +168,10 @@ static void keeps_vectors(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(compares),      cmocka_unit_test(reads_numbers),
-        cmocka_unit_test(reads_sizes),   cmocka_unit_test(writes_hex),
-        cmocka_unit_test(knows_utf8),    cmocka_unit_test(quotes_as_go_does),
-        cmocka_unit_test(keeps_vectors),
+        cmocka_unit_test(compares),          cmocka_unit_test(reads_numbers),
+        cmocka_unit_test(reads_sizes),       cmocka_unit_test(reads_digits),
+        cmocka_unit_test(writes_hex),        cmocka_unit_test(knows_utf8),
+        cmocka_unit_test(quotes_as_go_does), cmocka_unit_test(keeps_vectors),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

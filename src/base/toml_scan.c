@@ -4,6 +4,7 @@
 #include <stdlib.h>
 
 #include "base/buf.h"
+#include "base/clock.h"
 #include "base/str.h"
 #include "base/toml_parser.h"
 
@@ -13,17 +14,6 @@
 static bool is_digit(char c)
 {
     return c >= '0' && c <= '9';
-}
-
-static int digit_of(char c, int base)
-{
-    int v = 99;
-
-    if (is_digit(c))
-        v = c - '0';
-    else if ((c | 0x20) >= 'a' && (c | 0x20) <= 'f')
-        v = (c | 0x20) - 'a' + 10;
-    return v < base ? v : -1;
 }
 
 /* Whether p->s is at a newline, and how long that is. */
@@ -76,7 +66,7 @@ static int scan_escape(struct toml_parser *p, bool multi_line, struct buf *out)
     }
     uint32_t v = 0;
     for (size_t i = 0; i < digits; i++) {
-        int d = digit_of(toml_peek(p, 2 + i), 16);
+        int d = str_digit(toml_peek(p, 2 + i), 16);
         if (d < 0)
             return toml_fail(p, p->s, "\\%c needs %zu hexadecimal digits", c, digits);
         v = v << 4 | (uint32_t)d;
@@ -167,9 +157,9 @@ static size_t take_digits(const char *s, int base, char **out)
     const char *start = s;
 
     for (;;) {
-        if (digit_of(*s, base) < 0)
+        if (str_digit(*s, base) < 0)
             return 0;
-        while (digit_of(*s, base) >= 0)
+        while (str_digit(*s, base) >= 0)
             *(*out)++ = *s++;
         if (*s != '_')
             return (size_t)(s - start);
@@ -183,7 +173,7 @@ static int integer_from_digits(const char *digits, int base, bool negative, int6
 
     for (; *digits; digits++)
         if (__builtin_mul_overflow(v, (uint64_t)base, &v) ||
-            __builtin_add_overflow(v, (uint64_t)digit_of(*digits, base), &v))
+            __builtin_add_overflow(v, (uint64_t)str_digit(*digits, base), &v))
             return -ERANGE;
     if (v > (uint64_t)INT64_MAX + negative)
         return -ERANGE;
@@ -264,48 +254,24 @@ static int scan_decimal(const char *token, struct toml_value *v)
     return integer_from_digits(digits, 10, negative, &v->integer);
 }
 
-/* Exactly n digits, moved over; -1 if they are not there. */
-static int take_number(const char **s, int n)
-{
-    int v = 0;
-
-    for (; n > 0; n--, (*s)++) {
-        if (!is_digit(**s))
-            return -1;
-        v = v * 10 + (**s - '0');
-    }
-    return v;
-}
-
-static bool take_char(const char **s, char c)
-{
-    if (**s != c)
-        return false;
-    (*s)++;
-    return true;
-}
-
 static bool take_date(const char **s, struct toml_datetime *d)
 {
-    static const int days[] = {31, 28, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31};
-
-    if ((d->year = take_number(s, 4)) < 0 || !take_char(s, '-') ||
-        (d->month = take_number(s, 2)) < 1 || d->month > 12 || !take_char(s, '-') ||
-        (d->day = take_number(s, 2)) < 1)
+    if ((d->year = str_take_digits(s, 4)) < 0 || !str_take_char(s, '-') ||
+        (d->month = str_take_digits(s, 2)) < 1 || d->month > 12 || !str_take_char(s, '-') ||
+        (d->day = str_take_digits(s, 2)) < 1)
         return false;
-    bool leap = d->year % 4 == 0 && (d->year % 100 != 0 || d->year % 400 == 0);
-    return d->day <= days[d->month - 1] + (d->month == 2 && leap);
+    return d->day <= clock_days_of_month(d->year, d->month);
 }
 
 static bool take_time(const char **s, struct toml_datetime *d)
 {
     int unit = 100000000;
 
-    if ((d->hour = take_number(s, 2)) < 0 || d->hour > 23 || !take_char(s, ':') ||
-        (d->minute = take_number(s, 2)) < 0 || d->minute > 59 || !take_char(s, ':') ||
-        (d->second = take_number(s, 2)) < 0 || d->second > 60)
+    if ((d->hour = str_take_digits(s, 2)) < 0 || d->hour > 23 || !str_take_char(s, ':') ||
+        (d->minute = str_take_digits(s, 2)) < 0 || d->minute > 59 || !str_take_char(s, ':') ||
+        (d->second = str_take_digits(s, 2)) < 0 || d->second > 60)
         return false;
-    if (!take_char(s, '.'))
+    if (!str_take_char(s, '.'))
         return true;
     if (!is_digit(**s))
         return false;
@@ -316,15 +282,15 @@ static bool take_time(const char **s, struct toml_datetime *d)
 
 static bool take_offset(const char **s, struct toml_datetime *d)
 {
-    if (take_char(s, 'Z') || take_char(s, 'z'))
+    if (str_take_char(s, 'Z') || str_take_char(s, 'z'))
         return true;
     bool west = **s == '-';
-    if (!take_char(s, west ? '-' : '+'))
+    if (!str_take_char(s, west ? '-' : '+'))
         return false;
-    int hours = take_number(s, 2);
-    if (hours < 0 || hours > 23 || !take_char(s, ':'))
+    int hours = str_take_digits(s, 2);
+    if (hours < 0 || hours > 23 || !str_take_char(s, ':'))
         return false;
-    int minutes = take_number(s, 2);
+    int minutes = str_take_digits(s, 2);
     if (minutes < 0 || minutes > 59)
         return false;
     d->offset_minutes = (hours * 60 + minutes) * (west ? -1 : 1);
@@ -346,7 +312,8 @@ static bool scan_datetime(const char *token, struct toml_value *v)
     if (!*token)
         return true;
     v->type = TOML_LOCAL_DATETIME;
-    if ((!take_char(&token, 'T') && !take_char(&token, 't') && !take_char(&token, ' ')) ||
+    if ((!str_take_char(&token, 'T') && !str_take_char(&token, 't') &&
+         !str_take_char(&token, ' ')) ||
         !take_time(&token, d))
         return false;
     if (!*token)

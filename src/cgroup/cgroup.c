@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <sys/vfs.h>
 
+#include "base/clock.h"
 #include "base/fs.h"
 #include "base/proc.h"
 #include "base/str.h"
@@ -17,6 +18,7 @@
 #define PROCS_MAX (1024 * 1024)
 /* Of groups below a container's own. */
 #define DEPTH_MAX 16
+#define END_PAUSE_US 10000
 
 static bool is_unified(const char *root)
 {
@@ -327,6 +329,19 @@ void cgroup_remove(const struct cgroup *c)
             remove_below(dir, 0);
         line += len + (line[len] == '\n');
     }
+}
+
+int cgroup_end(const struct cgroup *c, int timeout_ms)
+{
+    uint64_t deadline = clock_monotonic_ms() + (uint64_t)timeout_ms;
+    int left = cgroup_kill(c);
+
+    while (left > 0 && clock_monotonic_ms() < deadline) {
+        usleep(END_PAUSE_US);
+        left = cgroup_kill(c);
+    }
+    cgroup_remove(c);
+    return left;
 }
 
 static int add_to(const char *dir, pid_t pid)

@@ -49,6 +49,9 @@ int cgroup_stats(const struct cgroup *c, Google__Protobuf__Any **ret, struct err
  * the caller (-EPERM). Does not wait for the ends. Returns how many processes were found (0: it is
  * empty), or negative errno. */
 int cgroup_kill(const struct cgroup *c);
+/* Kills until it is empty, for at most timeout_ms, and removes its directories. Returns how many
+ * processes stay, or negative errno of cgroup_kill(). */
+int cgroup_end(const struct cgroup *c, int timeout_ms);
 /* Lets a paused container go on. */
 void cgroup_thaw(const struct cgroup *c);
 /* Removes its directories if they are empty. */

@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "runtime/bundle.h"
 
-#include <dirent.h>
 #include <fcntl.h>
 #include <jansson.h>
 #include <stdio.h>
@@ -303,18 +302,6 @@ int bundle_open_log(struct bundle *b, int *ret_fd)
     return 0;
 }
 
-/* Opens dir/name for reading its entries; NULL when that cannot be done. */
-static DIR *open_dir(int dir_fd, const char *name)
-{
-    _close_ int fd = openat(dir_fd, name, O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
-    if (fd < 0)
-        return NULL;
-    DIR *dir = fdopendir(fd);
-    if (dir)
-        (void)TAKE_FD(fd);
-    return dir;
-}
-
 static bool is_dots(const char *name)
 {
     return str_eq(name, ".") || str_eq(name, "..");
@@ -328,12 +315,12 @@ int bundle_walk(const char *state, const char *runtime,
     if (!base)
         return err_oom(e);
 
-    DIR *spaces = open_dir(AT_FDCWD, base);
-    if (!spaces)
-        return errno == ENOENT ? 0 : err_errno(e, -errno, "read directory %s", base);
+    DIR *spaces, *ids;
+    int r = fs_open_dir(AT_FDCWD, base, &spaces);
+    if (r < 0)
+        return r == -ENOENT ? 0 : err_errno(e, r, "read directory %s", base);
     for (struct dirent *ns; (ns = readdir(spaces));) {
-        DIR *ids = ns->d_name[0] == '.' ? NULL : open_dir(dirfd(spaces), ns->d_name);
-        if (!ids)
+        if (ns->d_name[0] == '.' || fs_open_dir(dirfd(spaces), ns->d_name, &ids) < 0)
             continue;
         for (struct dirent *id; (id = readdir(ids));) {
             if (is_dots(id->d_name))
@@ -353,13 +340,13 @@ void bundle_sweep_work(const char *root, const char *state, const char *runtime,
                        void (*fn)(void *userdata, const char *ns, const char *id), void *userdata)
 {
     _free_ char *base = str_printf("%s/%s", root, runtime);
-    DIR *spaces = base ? open_dir(AT_FDCWD, base) : NULL;
-    if (!spaces)
+    DIR *spaces, *ids;
+
+    if (!base || fs_open_dir(AT_FDCWD, base, &spaces) < 0)
         return;
 
     for (struct dirent *ns; (ns = readdir(spaces));) {
-        DIR *ids = is_dots(ns->d_name) ? NULL : open_dir(dirfd(spaces), ns->d_name);
-        if (!ids)
+        if (is_dots(ns->d_name) || fs_open_dir(dirfd(spaces), ns->d_name, &ids) < 0)
             continue;
         for (struct dirent *id; (id = readdir(ids));) {
             if (is_dots(id->d_name))

@@ -12,8 +12,7 @@
 #include "oci/config.h"
 
 #define KILL_TIMEOUT_MS 5000
-#define KILL_ROUNDS 100
-#define KILL_PAUSE_US 20000
+#define END_TIMEOUT_MS 2000
 #define OUTPUT_MAX 4096
 #define STATUS_KILLED 137
 
@@ -92,19 +91,16 @@ static void kill_rest(struct bundle *b)
     _cleanup_(oci_config_done) struct oci_config config = {0};
     _cleanup_(cgroup_done) struct cgroup group = {0};
     struct err e = ERR_INIT;
-    int left = 1;
 
     if (cgroup_load(&group, b->path) < 0 && (oci_config_load(b->path, &config, &e) < 0 ||
                                              cgroup_init_path(&group, config.cgroups_path) < 0))
         return;
-    for (int i = 0; left > 0 && i < KILL_ROUNDS; i++) {
-        if (i > 0)
-            usleep(KILL_PAUSE_US);
-        left = cgroup_kill(&group);
-    }
+    int left = cgroup_end(&group, END_TIMEOUT_MS);
     if (left > 0)
         log_warn("container %s/%s: %d processes do not go", b->ns, b->id, left);
-    cgroup_remove(&group);
+    else if (left < 0)
+        log_warn("container %s/%s: its processes cannot be killed: %s", b->ns, b->id,
+                 err_strerror(left));
 }
 
 int linux_clean_up(struct bundle *b, uint64_t timeout_ms, struct task_exit *ret, struct err *e)

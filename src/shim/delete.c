@@ -37,8 +37,7 @@
 #define RUNTIME_TIMEOUT_MS 3000
 #define RUNTIME_AGAIN_TIMEOUT_MS 1000
 #define RUNTIME_PAUSE_US 200000
-#define KILL_ROUNDS 50
-#define KILL_PAUSE_US 10000
+#define KILL_TIMEOUT_MS 500
 #define OUTPUT_MAX 4096
 #define STATUS_KILLED 137
 
@@ -121,51 +120,20 @@ static bool delete_by_runtime(const char *bundle, const char *namespace_, const 
     return r == 0 && status == 0;
 }
 
-/* Where the shim did not get as far as recording the group, the configuration names it. */
-static int find_cgroup(const char *bundle, struct cgroup *ret)
-{
-    _cleanup_(oci_config_done) struct oci_config config = {};
-    _cleanup_(buf_done) struct buf text = BUF_INIT(65536);
-    _cleanup_(cgroup_done) struct cgroup own = {};
-
-    if (cgroup_load(ret, bundle) >= 0)
-        return 0;
-    if (oci_config_load(bundle, &config, NULL) < 0 || !config.cgroups_path ||
-        config.cgroups_path[0] != '/')
-        return -ENOENT;
-    /* The hierarchies are those that we are in ourselves. */
-    int r = cgroup_init(&own, getpid());
-    if (r < 0)
-        return r;
-    for (const char *line = own.text; *line; line += strspn(line, "\n")) {
-        size_t len = strcspn(line, "\n");
-        const char *names = memchr(line, ':', len);
-        const char *path = names ? memchr(names + 1, ':', len - (size_t)(names + 1 - line)) : NULL;
-        if (path)
-            buf_printf(&text, "%.*s:%s\n", (int)(path - line), line, config.cgroups_path);
-        line += len;
-    }
-    _free_ char *lines = buf_take_str(&text);
-    return lines ? cgroup_init_text(ret, lines, NULL, own.is_unified) : -ENOMEM;
-}
-
 static void kill_rest(const char *bundle, const char *id)
 {
+    _cleanup_(oci_config_done) struct oci_config config = {};
     _cleanup_(cgroup_done) struct cgroup cgroup = {};
 
-    if (find_cgroup(bundle, &cgroup) < 0)
+    /* Where the shim did not get as far as recording the group, the configuration names it. */
+    if (cgroup_load(&cgroup, bundle) < 0 && (oci_config_load(bundle, &config, NULL) < 0 ||
+                                             cgroup_init_path(&cgroup, config.cgroups_path) < 0))
         return;
-    int left = 1;
-    for (int i = 0; left > 0 && i < KILL_ROUNDS; i++) {
-        if (i > 0)
-            usleep(KILL_PAUSE_US);
-        left = cgroup_kill(&cgroup);
-    }
+    int left = cgroup_end(&cgroup, KILL_TIMEOUT_MS);
     if (left > 0)
         log_warn("container %s: %d processes do not go", id, left);
     else if (left < 0)
         log_warn("container %s: its processes cannot be killed: %s", id, err_strerror(left));
-    cgroup_remove(&cgroup);
 }
 
 static void unmount(const char *bundle)

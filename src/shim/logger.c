@@ -23,17 +23,6 @@ struct logger {
     void *ended_userdata;
 };
 
-static int hex_digit(char c)
-{
-    if (c >= '0' && c <= '9')
-        return c - '0';
-    if (c >= 'a' && c <= 'f')
-        return c - 'a' + 10;
-    if (c >= 'A' && c <= 'F')
-        return c - 'A' + 10;
-    return -1;
-}
-
 /* Appends n bytes with %XX (and '+' in queries) undone. */
 static int push_decoded(char ***to, const char *s, size_t n, bool query)
 {
@@ -45,8 +34,8 @@ static int push_decoded(char ***to, const char *s, size_t n, bool query)
     for (size_t i = 0; i < n; i++) {
         char c = s[i];
         if (c == '%') {
-            int high = i + 2 < n ? hex_digit(s[i + 1]) : -1;
-            int low = high >= 0 ? hex_digit(s[i + 2]) : -1;
+            int high = i + 2 < n ? str_digit(s[i + 1], 16) : -1;
+            int low = high >= 0 ? str_digit(s[i + 2], 16) : -1;
             if (low < 0 || (high == 0 && low == 0))
                 return -EINVAL;
             c = (char)(high << 4 | low);

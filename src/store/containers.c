@@ -3,6 +3,7 @@
 
 #include "base/identifier.h"
 #include "base/str.h"
+#include "store/label_mask.h"
 #include "store/labels.h"
 #include "store/namespaces.h"
 
@@ -330,7 +331,7 @@ static int replace_extension(struct container *to, const struct container *c, co
 static int apply_path(struct container *to, const struct container *c, const char *path,
                       struct err *e)
 {
-    int r = labels_apply_mask(&to->labels, &c->labels, "labels", path);
+    int r = label_mask_apply_path(&to->labels, &c->labels, "labels", path);
 
     if (r != 0)
         return r < 0 ? err_oom(e) : 0;

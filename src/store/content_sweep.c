@@ -4,7 +4,6 @@
  * are read afterwards: whatever was listed had its record by then, if it was ever to have one
  * (blobs between their rename and their record are looked at once more under sweep_lock).
  */
-#include <dirent.h>
 #include <fcntl.h>
 #include <stdio.h>
 
@@ -22,17 +21,10 @@ static int list_names(int dir_fd, const char *path, char ***ret)
     char **names = NULL;
     struct dirent *entry;
     DIR *dir;
-    int fd, r = 0;
+    int r = fs_open_dir(dir_fd, path, &dir);
 
-    fd = neg_errno(openat(dir_fd, path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC));
-    if (fd < 0)
-        return fd;
-    dir = fdopendir(fd);
-    if (!dir) {
-        r = -errno;
-        close(fd);
+    if (r < 0)
         return r;
-    }
     size_t n = 0, allocated = 0;
     while (r >= 0 && (entry = readdir(dir))) {
         if (entry->d_name[0] == '.')

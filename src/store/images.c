@@ -6,6 +6,7 @@
 #include "base/identifier.h"
 #include "base/str.h"
 #include "oci/digest.h"
+#include "store/label_mask.h"
 #include "store/labels.h"
 #include "store/leases.h"
 #include "store/namespaces.h"
@@ -284,10 +285,11 @@ int image_create(struct db *db, const char *ns, const char *lease, const struct 
 
 static int apply_path(struct image *to, const struct image *i, const char *path, struct err *e)
 {
-    int r = labels_apply_mask(&to->labels, &i->labels, "labels", path);
+    int r = label_mask_apply_path(&to->labels, &i->labels, "labels", path);
 
     if (r == 0)
-        r = labels_apply_mask(&to->target.annotations, &i->target.annotations, "annotations", path);
+        r = label_mask_apply_path(&to->target.annotations, &i->target.annotations, "annotations",
+                                  path);
     if (r == 0 && str_eq(path, "target"))
         r = copy_target(&to->target, &i->target) < 0 ? -ENOMEM : 1;
     if (r == 0)

@@ -14,30 +14,39 @@ static int refuse(const char *path, const char *noun, const char *id, struct err
                    quoted, noun, quoted_id);
 }
 
-static int apply_one(struct strmap *labels, const struct strmap *given, const char *key)
+int label_mask_apply_path(struct strmap *to, const struct strmap *from, const char *field,
+                          const char *path)
 {
-    const char *value = strmap_get(given, key);
+    const char *key = str_after_prefix(path, field);
+    const char *value;
 
-    if (!str_empty(value))
-        return strmap_set(labels, key, value);
-    strmap_unset(labels, key);
-    return 0;
+    if (!key)
+        return 0;
+    if (!*key) {
+        int r = strmap_copy(to, from);
+        return r < 0 ? r : 1;
+    }
+    if (*key != '.')
+        return 0;
+    key++;
+    value = strmap_get(from, key);
+    if (str_empty(value)) {
+        strmap_unset(to, key);
+        return 1;
+    }
+    int r = strmap_set(to, key, value);
+    return r < 0 ? r : 1;
 }
 
 int label_mask_apply(struct strmap *labels, const struct strmap *given, const char *const *paths,
                      size_t n_paths, const char *noun, const char *id, struct err *e)
 {
-    int r = 0;
+    int r = n_paths == 0 ? strmap_copy(labels, given) : 1;
 
-    for (size_t i = 0; i < n_paths; i++) {
-        if (!str_eq(paths[i], "labels") && !str_after_prefix(paths[i], "labels."))
-            return refuse(paths[i], noun, id, e);
-    }
-    if (n_paths == 0)
-        r = strmap_copy(labels, given);
     for (size_t i = 0; i < n_paths && r >= 0; i++) {
-        const char *key = str_after_prefix(paths[i], "labels.");
-        r = key ? apply_one(labels, given, key) : strmap_copy(labels, given);
+        r = label_mask_apply_path(labels, given, "labels", paths[i]);
+        if (r == 0)
+            return refuse(paths[i], noun, id, e);
     }
     if (r == -ENOBUFS)
         return err_set(e, ERR_INVALID_ARGUMENT, "%s %s: more than %d labels: invalid argument",

@@ -101,27 +101,3 @@ int labels_move(struct db_txn *txn, const char *ns, const char *kind, const char
                 4, (const char *const[]){ns, kind, from, to});
     return r < 0 ? r : 0;
 }
-
-int labels_apply_mask(struct strmap *to, const struct strmap *from, const char *field,
-                      const char *path)
-{
-    const char *key = str_after_prefix(path, field);
-    const char *value;
-
-    if (!key)
-        return 0;
-    if (!*key) {
-        int r = strmap_copy(to, from);
-        return r < 0 ? r : 1;
-    }
-    if (*key != '.')
-        return 0;
-    key++;
-    value = strmap_get(from, key);
-    if (str_empty(value)) {
-        strmap_unset(to, key);
-        return 1;
-    }
-    int r = strmap_set(to, key, value);
-    return r < 0 ? r : 1;
-}

@@ -22,14 +22,5 @@ int labels_remove(struct db_txn *txn, const char *ns, const char *kind, const ch
 /* The object got a new name (Snapshots.Commit). */
 int labels_move(struct db_txn *txn, const char *ns, const char *kind, const char *from,
                 const char *to, struct err *e);
-
-/*
- * One path of an update mask on a map in memory. "<field>": `to` becomes `from`; "<field>.<key>":
- * the value of that key is taken over, and one that is absent or empty is removed (everything
- * behind the first dot is the key). 1 when the path was one of these, 0 when it names something
- * else, negative -ENOMEM.
- */
-int labels_apply_mask(struct strmap *to, const struct strmap *from, const char *field,
-                      const char *path);
 /* Checks all: INVALID_ARGUMENT of label_validate(). */
 int labels_validate(const struct strmap *labels, struct err *e);

@@ -4,6 +4,7 @@
 #include "base/buf.h"
 #include "base/identifier.h"
 #include "base/str.h"
+#include "store/label_mask.h"
 #include "store/labels.h"
 
 #define KIND "namespace"
@@ -104,7 +105,7 @@ static int apply(struct strmap *to, const struct strmap *labels, const char *con
     for (size_t i = 0; i < n_paths; i++) {
         if (!str_after_prefix(paths[i], "labels."))
             return err_set(e, ERR_INVALID_ARGUMENT, "cannot update \"%s\" field", paths[i]);
-        if (labels_apply_mask(to, labels, "labels", paths[i]) < 0)
+        if (label_mask_apply_path(to, labels, "labels", paths[i]) < 0)
             return err_oom(e);
     }
     return 0;

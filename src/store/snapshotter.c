@@ -2,7 +2,6 @@
 /* Loading the backends; directory numbers, removal and sweep. */
 #include "store/snapshotter.h"
 
-#include <dirent.h>
 #include <fcntl.h>
 #include <stdio.h>
 
@@ -114,17 +113,10 @@ static int list_dirs(struct snapshotter *s, struct dir_set *ret)
     struct dirent *entry;
     uint64_t number;
     DIR *dir;
-    int fd, r = 0;
+    int r = fs_open_dir(s->dirs_fd, ".", &dir);
 
-    fd = neg_errno(openat(s->dirs_fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC));
-    if (fd < 0)
-        return fd;
-    dir = fdopendir(fd);
-    if (!dir) {
-        r = -errno;
-        close(fd);
+    if (r < 0)
         return r;
-    }
     while (r >= 0 && (entry = readdir(dir))) {
         if (str_to_u64(entry->d_name, &number) == 0 && number > 0 && number <= INT64_MAX)
             r = dir_set_add(ret, (int64_t)number);

@@ -44,24 +44,13 @@ size_t status_message_encode(const char *message, char *out, size_t size)
     return n;
 }
 
-static int hex_digit(char c)
-{
-    if (c >= '0' && c <= '9')
-        return c - '0';
-    if (c >= 'a' && c <= 'f')
-        return c - 'a' + 10;
-    if (c >= 'A' && c <= 'F')
-        return c - 'A' + 10;
-    return -1;
-}
-
 void status_message_decode(char *message)
 {
     char *out = message;
 
     for (const char *s = message; *s;) {
-        int high = s[0] == '%' ? hex_digit(s[1]) : -1;
-        int low = high >= 0 ? hex_digit(s[2]) : -1;
+        int high = s[0] == '%' ? str_digit(s[1], 16) : -1;
+        int low = high >= 0 ? str_digit(s[2], 16) : -1;
         /* An escaped NUL stays as it is: it would end the sentence. */
         if (low >= 0 && (high | low)) {
             *out++ = (char)(high << 4 | low);

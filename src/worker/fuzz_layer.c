@@ -17,7 +17,7 @@
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
-#define MAX_INPUT (1 << 20)
+#define INPUT_MAX_BYTES (1 << 20)
 
 struct outside {
     char path[64];
@@ -55,7 +55,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     struct apply_result result;
     struct err e = ERR_INIT;
 
-    if (size < 1 || size > MAX_INPUT)
+    if (size < 1 || size > INPUT_MAX_BYTES)
         return 0;
     log_set_level(LOG_FATAL);
     outside_init(&o);
