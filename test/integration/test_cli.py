@@ -32,12 +32,12 @@ def host(both, archive):
 
 
 def terminal(daemon, *args, size=(24, 80)):
-    pid, fd = pty.fork()
-    if pid == 0:
-        os.environ.update(daemon.environment())
-        os.execv(WHERRY, command(daemon, *args))
+    """The command on a terminal of its own: its process, and the fd of our side."""
+    fd, theirs = pty.openpty()
     fcntl.ioctl(fd, termios.TIOCSWINSZ, struct.pack("HHHH", *size, 0, 0))
-    return pid, fd
+    process = daemon.popen("setsid", "--ctty", *command(daemon, *args), stdin=theirs, stdout=theirs, stderr=theirs)
+    os.close(theirs)
+    return process, fd
 
 
 def read_until(fd, words, timeout=15):
@@ -65,10 +65,6 @@ def read_rest(fd):
         if not data:
             return out
         out += data
-
-
-def ended(pid):
-    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 
 
 def test_run_foreground(host):
@@ -187,7 +183,7 @@ def test_exit_code_is_kept_without_rm(daemon, busybox):
 
 
 def test_terminal_size_resize_and_exit_code(host):
-    pid, fd = terminal(host, "run", "--rm", "-it", BUSYBOX, "sh", size=(33, 111))
+    process, fd = terminal(host, "run", "--rm", "-it", BUSYBOX, "sh", size=(33, 111))
     read_until(fd, b"# ")
     os.write(fd, b"stty size\n")
     read_until(fd, b"33 111")
@@ -196,24 +192,24 @@ def test_terminal_size_resize_and_exit_code(host):
     read_until(fd, b"44 99")
     os.write(fd, b"exit 4\n")
     read_rest(fd)
-    assert ended(pid) == 4
+    assert process.wait(15) == 4
     os.close(fd)
 
 
 def test_detach_and_attach(host):
-    pid, fd = terminal(host, "run", "-it", "--name", "away", BUSYBOX, "sh")
+    process, fd = terminal(host, "run", "-it", "--name", "away", BUSYBOX, "sh")
     read_until(fd, b"# ")
     os.write(fd, b"\x10\x11")
     read_rest(fd)
-    assert ended(pid) == 0
+    assert process.wait(15) == 0
     os.close(fd)
     assert json.loads(host.wherry("ps", "--json").stdout)[0]["name"] == "away"
-    pid, fd = terminal(host, "attach", "away")
+    process, fd = terminal(host, "attach", "away")
     os.write(fd, b"echo again$((1+1))\n")
     read_until(fd, b"again2")
     os.write(fd, b"exit 6\n")
     read_rest(fd)
-    assert ended(pid) == 6
+    assert process.wait(15) == 6
     os.close(fd)
     host.wherry("rm", "away")
 
