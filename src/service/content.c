@@ -7,12 +7,12 @@
 #include "events.pb-c.h"
 #include "service/content_write.h"
 #include "service/context.h"
+#include "service/listing.h"
 #include "services.content.v1.pb-c.h"
 #include "store/gc.h"
 #include "wire/pb.h"
 
 #define READ_CHUNK (1024 * 1024)
-#define LIST_BATCH 100
 #define STATUSES_MAX 65536
 
 static Pb__Content__Info *info_message(const struct content_info *i)
@@ -111,102 +111,28 @@ static void content_delete_digest(struct grpc_call *call, const ProtobufCMessage
     service_answer_empty(call, r, &e);
 }
 
-/* A List under way. What the client has not taken is not read yet: the next batch comes when it
- * has. */
-struct listing {
-    struct service_context *ctx;
-    char *ns;
-    char *after; /* digest of the last one sent or passed over */
-    struct filter *filter;
-    Pb__Content__ListContentResponse batch;
-};
-
-static void listing_clear(struct listing *l)
+static int list_one(const struct content_info *i, void *listing)
 {
-    for (size_t i = 0; i < l->batch.n_info; i++)
-        pb_free(&l->batch.info[i]->base);
-    l->batch.n_info = 0;
+    return listing_add(listing, i->digest, (ProtobufCMessage *)info_message(i));
 }
 
-static void listing_release(void *state)
+static int list_walk(struct listing *l, struct err *e)
 {
-    struct listing *l = state;
-
-    listing_clear(l);
-    free(l->batch.info);
-    filter_free(l->filter);
-    free(l->ns);
-    free(l->after);
-    free(l);
+    return content_walk(l->source, l->ns, l->after, l->filter, list_one, l, e);
 }
-
-/* 1 when the batch is full. */
-static int listing_add(const struct content_info *i, void *userdata)
-{
-    struct listing *l = userdata;
-    char *after = strdup(i->digest);
-
-    if (!after || !(l->batch.info[l->batch.n_info] = info_message(i))) {
-        free(after);
-        return -ENOMEM;
-    }
-    l->batch.n_info++;
-    free(l->after);
-    l->after = after;
-    return l->batch.n_info == LIST_BATCH;
-}
-
-static void listing_continue(struct grpc_call *call, void *state)
-{
-    struct listing *l = state;
-    struct err e = ERR_INIT;
-    int r, sent = 1;
-
-    do {
-        r = content_walk(l->ctx->content, l->ns, l->after, l->filter, listing_add, l, &e);
-        if (r >= 0 && l->batch.n_info > 0)
-            sent = grpc_call_send(call, &l->batch.base);
-        listing_clear(l);
-    } while (r > 0 && sent > 0);
-    if (r == -ENOMEM)
-        err_oom(&e);
-    if (r < 0)
-        grpc_call_finish(call, &e);
-    else if (sent < 0 && sent != -ECANCELED)
-        grpc_call_finish(call,
-                         (err_set(&e, ERR_RESOURCE_EXHAUSTED, "the client reads too slowly"), &e));
-    else if (r == 0)
-        grpc_call_finish(call, NULL);
-}
-
-static const struct grpc_stream_ops listing_ops = {
-    .writable = listing_continue,
-    .release = listing_release,
-};
 
 static void content_list(struct grpc_call *call, const ProtobufCMessage *request)
 {
+    struct service_context *ctx = grpc_call_userdata(call);
     const Pb__Content__ListContentRequest *req = (const void *)request;
-    struct listing *l = calloc(1, sizeof(*l));
     struct err e = ERR_INIT;
     const char *ns;
-    int r = l ? 0 : err_oom(&e);
 
-    if (r >= 0) {
-        l->batch = (Pb__Content__ListContentResponse)PB__CONTENT__LIST_CONTENT_RESPONSE__INIT;
-        l->ctx = grpc_call_userdata(call);
-        grpc_call_set_stream(call, &listing_ops, l);
-        r = service_namespace(call, &ns, &e);
-    }
-    if (r >= 0)
-        r = filter_parse((const char *const *)req->filters, req->n_filters, &l->filter, &e);
-    if (r >= 0 &&
-        (!(l->ns = strdup(ns)) || !(l->batch.info = calloc(LIST_BATCH, sizeof(*l->batch.info)))))
-        r = err_oom(&e);
-    if (r < 0)
+    if (service_namespace(call, &ns, &e) < 0)
         grpc_call_finish(call, &e);
     else
-        listing_continue(call, l);
+        listing_begin(call, &pb__content__list_content_response__descriptor, ns, req->filters,
+                      req->n_filters, ctx->content, list_walk);
 }
 
 /* A Read under way. */

@@ -5,12 +5,11 @@
 #include "base/str.h"
 #include "events.pb-c.h"
 #include "service/context.h"
+#include "service/listing.h"
 #include "service/mount_message.h"
 #include "services.snapshots.v1.pb-c.h"
 #include "store/gc.h"
 #include "wire/pb.h"
-
-#define LIST_BATCH 100
 
 /* Namespace and snapshotter, which every request names. */
 struct target {
@@ -283,101 +282,27 @@ static void snapshots_update(struct grpc_call *call, const ProtobufCMessage *req
     service_answer(call, r, (ProtobufCMessage *)reply, &e);
 }
 
-/* A List under way. What the client has not taken is not read yet: the next batch comes when it
- * has. */
-struct listing {
-    struct snapshotter *snapshotter;
-    char *ns;
-    char *after; /* name of the last one sent */
-    struct filter *filter;
-    Pb__Snapshots__ListSnapshotsResponse batch;
-};
-
-static void listing_clear(struct listing *l)
+static int list_one(const struct snapshot_info *i, void *listing)
 {
-    for (size_t i = 0; i < l->batch.n_info; i++)
-        pb_free(&l->batch.info[i]->base);
-    l->batch.n_info = 0;
+    return listing_add(listing, i->name, (ProtobufCMessage *)info_message(i));
 }
 
-static void listing_release(void *state)
+static int list_walk(struct listing *l, struct err *e)
 {
-    struct listing *l = state;
-
-    listing_clear(l);
-    free(l->batch.info);
-    filter_free(l->filter);
-    free(l->ns);
-    free(l->after);
-    free(l);
+    return snapshot_walk(l->source, l->ns, l->after, l->filter, list_one, l, e);
 }
-
-/* 1 when the batch is full. */
-static int listing_add(const struct snapshot_info *i, void *userdata)
-{
-    struct listing *l = userdata;
-    char *after = strdup(i->name);
-
-    if (!after || !(l->batch.info[l->batch.n_info] = info_message(i))) {
-        free(after);
-        return -ENOMEM;
-    }
-    l->batch.n_info++;
-    free(l->after);
-    l->after = after;
-    return l->batch.n_info == LIST_BATCH;
-}
-
-static void listing_continue(struct grpc_call *call, void *state)
-{
-    struct listing *l = state;
-    struct err e = ERR_INIT;
-    int r, sent = 1;
-
-    do {
-        r = snapshot_walk(l->snapshotter, l->ns, l->after, l->filter, listing_add, l, &e);
-        if (r >= 0 && l->batch.n_info > 0)
-            sent = grpc_call_send(call, &l->batch.base);
-        listing_clear(l);
-    } while (r > 0 && sent > 0);
-    if (r == -ENOMEM)
-        err_oom(&e);
-    if (r >= 0 && sent < 0)
-        r = err_set(&e, ERR_RESOURCE_EXHAUSTED, "the client reads too slowly");
-    if (r <= 0)
-        grpc_call_finish(call, r < 0 ? &e : NULL);
-}
-
-static const struct grpc_stream_ops listing_ops = {
-    .writable = listing_continue,
-    .release = listing_release,
-};
 
 static void snapshots_list(struct grpc_call *call, const ProtobufCMessage *request)
 {
     const Pb__Snapshots__ListSnapshotsRequest *req = (const void *)request;
-    struct listing *l = calloc(1, sizeof(*l));
     struct err e = ERR_INIT;
     struct target t;
-    int r = l ? 0 : err_oom(&e);
 
-    if (r >= 0) {
-        l->batch =
-            (Pb__Snapshots__ListSnapshotsResponse)PB__SNAPSHOTS__LIST_SNAPSHOTS_RESPONSE__INIT;
-        grpc_call_set_stream(call, &listing_ops, l);
-        r = target_of(call, req->snapshotter, &t, &e);
-    }
-    if (r >= 0)
-        r = filter_parse((const char *const *)req->filters, req->n_filters, &l->filter, &e);
-    if (r >= 0 &&
-        (!(l->ns = strdup(t.ns)) || !(l->batch.info = calloc(LIST_BATCH, sizeof(*l->batch.info)))))
-        r = err_oom(&e);
-    if (r < 0) {
+    if (target_of(call, req->snapshotter, &t, &e) < 0)
         grpc_call_finish(call, &e);
-        return;
-    }
-    l->snapshotter = t.snapshotter;
-    listing_continue(call, l);
+    else
+        listing_begin(call, &pb__snapshots__list_snapshots_response__descriptor, t.ns, req->filters,
+                      req->n_filters, t.snapshotter, list_walk);
 }
 
 static void snapshots_usage(struct grpc_call *call, const ProtobufCMessage *request)
