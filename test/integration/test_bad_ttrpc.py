@@ -8,7 +8,6 @@ import collections
 import os
 import pathlib
 import socket
-import struct
 import subprocess
 import sys
 import time
