@@ -313,7 +313,7 @@ def test_socket_of_a_dead_shim(rig):
     wait_until(lambda: has_ended(pid) and has_ended(shim), what="the end of both")
     assert rig.socket("c1").exists()
     rig.d.start()
-    assert not rig.socket("c1").exists()
+    wait_until(lambda: not rig.socket("c1").exists(), what="the end of its socket")
     subprocess.run(["crun", "--root", f"/run/containerd/runc/{rig.ns}", "delete", "--force", "c1"], check=False)
     is_clean(rig, "c1")
 
