@@ -58,6 +58,13 @@ struct container *container_find(const struct shim *s, const char *id, struct er
     return c;
 }
 
+struct process *container_find_creating(const struct shim *s, const char *id)
+{
+    struct container *c = map_get(&s->containers, str_or_empty(id));
+
+    return c && c->init->state == PROCESS_CREATING ? c->init : NULL;
+}
+
 struct process *container_process(struct container *c, const char *exec_id, struct err *e)
 {
     if (str_empty(exec_id))

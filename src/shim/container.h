@@ -53,6 +53,9 @@ struct container *container_unref(struct container *c); /* takes NULL; returns N
 
 /* NULL, and ERR_NOT_FOUND "container not created: not found". Borrowed. */
 struct container *container_find(const struct shim *s, const char *id, struct err *e);
+/* Init of a container that is being made, else NULL. For State alone: a daemon that was restarted
+ * meanwhile asks until there is a pid. */
+struct process *container_find_creating(const struct shim *s, const char *id);
 /* exec_id "" or NULL: init. ERR_NOT_FOUND "process does not exist X: not found". */
 struct process *container_process(struct container *c, const char *exec_id, struct err *e);
 

@@ -37,14 +37,6 @@ static struct process *look_up(struct ttrpc_call *call, const char *id)
     return NULL;
 }
 
-/* Init of a container that is being made. */
-static struct process *find_creating(struct ttrpc_call *call, const char *id)
-{
-    struct container *c = map_get(&shim_of(call)->containers, id);
-
-    return c && c->init->state == PROCESS_CREATING ? c->init : NULL;
-}
-
 static struct process *find_process(struct ttrpc_call *call, const char *id)
 {
     struct process *p = look_up(call, id);
@@ -337,8 +329,7 @@ static void handle_start(struct ttrpc_call *call, const ProtobufCMessage *messag
 static void handle_state(struct ttrpc_call *call, const ProtobufCMessage *message)
 {
     const Pb__Shimv1__StateRequest *r = (const void *)message;
-    /* A daemon that was restarted meanwhile asks until it has a pid. */
-    struct process *p = find_creating(call, r->id);
+    struct process *p = container_find_creating(shim_of(call), r->id);
 
     if (!p)
         p = find_process(call, r->id);

@@ -312,9 +312,11 @@ static void handle_start(struct ttrpc_call *call, const ProtobufCMessage *messag
 static void handle_state(struct ttrpc_call *call, const ProtobufCMessage *message)
 {
     const Pb__Task__StateRequest *r = (const void *)message;
-    struct process *p = find_process(call, r->id, r->exec_id);
+    struct process *p = container_find_creating(shim_of(call), r->id);
     Pb__Task__StateResponse response = PB__TASK__STATE_RESPONSE__INIT;
 
+    if (!p || !str_empty(r->exec_id))
+        p = find_process(call, r->id, r->exec_id);
     if (!p)
         return;
     bool has_ended = answer_has_ended(p);

@@ -3,6 +3,7 @@
 
 What a runtime may answer, or not answer, to one call is in integration/test_bad_runtime.py.
 """
+import concurrent.futures
 import os
 import pathlib
 import shutil
@@ -73,6 +74,31 @@ wait $P""", real)
         rig.remove(name)
         assert rig.left_behind() == [], f"{verb} killed after {step * 2} ms"
         assert not rig.processes_of(name)
+
+
+def test_daemon_dies_while_it_creates(rig):
+    """The next daemon waits for the container that the shim is still making, and has it then."""
+    gate = rig.d.base / "gate"
+    options = wrapper(rig, f"""
+[ "$COMMAND" = create ] && {{ touch {rig.d.base}/begun; while [ ! -e {gate} ]; do sleep 0.01; done; }}
+exec $REAL "$@" """)
+    rig.container("c1", ("sh", "-c", "exit 6"), options=options)
+    with concurrent.futures.ThreadPoolExecutor(1) as pool:
+        create = pool.submit(rig.create, "c1")
+        wait_until(lambda: (rig.d.base / "begun").exists(), what="the call of the runtime")
+        rig.d.kill()
+        assert isinstance(create.exception(), grpc.RpcError)
+    rig.d.start()
+    with concurrent.futures.ThreadPoolExecutor(1) as pool:
+        start = pool.submit(rig.start, "c1")
+        time.sleep(0.2)
+        assert not start.done(), "answered for a container that is not made yet"
+        gate.touch()
+        assert start.result() > 1
+    assert rig.wait("c1") == 6
+    assert rig.delete("c1") == 6
+    rig.remove("c1")
+    assert rig.left_behind() == []
 
 
 def test_busy_when_it_deletes(rig):
