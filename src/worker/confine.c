@@ -95,7 +95,9 @@ static int make_parent_trees(const struct confine *c, struct err *e)
 {
     for (size_t i = 0; i < c->n_parents; i++) {
         _close_ int fd = open_tree_clone(c->parent_fds[i]);
-        int r = fd < 0 ? fd : set_mount_attributes(fd, MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOEXEC);
+        int r = fd < 0 ? fd
+                       : set_mount_attributes(fd, MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID |
+                                                      MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC);
         if (r < 0)
             return err_errno(e, r, "clone the mount of a parent directory");
         if (dup3(fd, c->parent_fds[i], O_CLOEXEC) < 0)
@@ -171,7 +173,9 @@ static int isolate(const struct confine *c, struct err *e)
 
 static int drop_user(struct err *e)
 {
-    if (syscall(SYS_setgroups, 0, NULL) < 0 || syscall(SYS_setresgid, NOBODY, NOBODY, NOBODY) < 0 ||
+    /* Capabilities that are to be kept outlive the change of user only with this. */
+    if (prctl(PR_SET_KEEPCAPS, 1, 0, 0, 0) < 0 || syscall(SYS_setgroups, 0, NULL) < 0 ||
+        syscall(SYS_setresgid, NOBODY, NOBODY, NOBODY) < 0 ||
         syscall(SYS_setresuid, NOBODY, NOBODY, NOBODY) < 0)
         return err_errno(e, -errno, "become nobody");
     return 0;
@@ -187,6 +191,8 @@ static int limit_capabilities(const struct confine *c, struct err *e)
         keep |= UINT64_C(1) << CAP_CHOWN | UINT64_C(1) << CAP_DAC_OVERRIDE |
                 UINT64_C(1) << CAP_FOWNER | UINT64_C(1) << CAP_FSETID | UINT64_C(1) << CAP_MKNOD |
                 UINT64_C(1) << CAP_SETFCAP;
+    if (c->reads_parents)
+        keep |= UINT64_C(1) << CAP_DAC_READ_SEARCH;
     if (c->trusted_xattrs)
         keep |= UINT64_C(1) << CAP_SYS_ADMIN;
 
@@ -225,7 +231,7 @@ static int set_limits(const struct confine *c, struct err *e)
         return r;
     if ((r = set_limit(RLIMIT_FSIZE, c->file_bytes, e)) < 0 ||
         (r = set_limit(RLIMIT_CPU, c->cpu_seconds, e)) < 0 ||
-        (r = set_limit(RLIMIT_NOFILE, 64 + c->n_parents, e)) < 0 ||
+        (r = set_limit(RLIMIT_NOFILE, 64 + c->n_parents + c->open_files, e)) < 0 ||
         (r = set_limit(RLIMIT_CORE, 0, e)) < 0)
         return r;
     /* Too large a file and a reader that went away are errors of the call, not the end. */

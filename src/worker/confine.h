@@ -23,11 +23,13 @@ struct confine {
     int target_fd;   /* the only directory to be seen; -EBADF: none at all */
     int *parent_fds; /* replaced by read-only views of the same directories */
     size_t n_parents;
+    bool reads_parents;  /* the files in them too, whoever owns them: keep DAC_READ_SEARCH */
     bool trusted_xattrs; /* keep CAP_SYS_ADMIN */
     bool needs_owner;    /* keep CHOWN, DAC_OVERRIDE, FOWNER, FSETID, MKNOD, SETFCAP */
     uint64_t address_space_bytes;
     uint64_t file_bytes;
     unsigned cpu_seconds;
+    unsigned open_files; /* beside a few, and one for each parent */
 };
 
 /*

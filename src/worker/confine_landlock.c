@@ -48,7 +48,9 @@ int confine_landlock(const struct confine *c, struct err *e)
     uint64_t never = LANDLOCK_ACCESS_FS_EXECUTE | LANDLOCK_ACCESS_FS_MAKE_SOCK | FS_IOCTL_DEV;
     int r = c->target_fd >= 0 ? allow(fd, c->target_fd, all.fs & ~never) : 0;
     for (size_t i = 0; i < c->n_parents && r == 0; i++)
-        r = allow(fd, c->parent_fds[i], LANDLOCK_ACCESS_FS_READ_DIR);
+        r = allow(fd, c->parent_fds[i],
+                  LANDLOCK_ACCESS_FS_READ_DIR |
+                      (c->reads_parents ? (uint64_t)LANDLOCK_ACCESS_FS_READ_FILE : 0));
     if (r < 0)
         return err_errno(e, r, "add a Landlock rule");
     if (syscall(SYS_landlock_restrict_self, fd, 0) < 0)

@@ -1,11 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "worker/feed.h"
 
-#include <openssl/evp.h>
-
 #define CALLER 0
 #define HASHER 1
-#define STACK_BYTES (256 * 1024)
 
 static void *decode_main(void *arg)
 {
@@ -36,31 +33,10 @@ static void *decode_main(void *arg)
 static void *hash_main(void *arg)
 {
     struct feed *f = arg;
-    const uint8_t *bytes;
-    size_t n;
-    int r;
 
-    EVP_MD_CTX *ctx = EVP_MD_CTX_new();
-    bool ok = ctx && EVP_DigestInit_ex(ctx, EVP_sha256(), NULL) == 1;
-    while ((r = ring_next(&f->ring, HASHER, &bytes, &n)) > 0)
-        ok = ok && EVP_DigestUpdate(ctx, bytes, n) == 1;
-    if (r == 0)
-        ok = ok && EVP_DigestFinal_ex(ctx, f->hash, NULL) == 1;
-    EVP_MD_CTX_free(ctx);
-    if (!ok)
+    if (ring_hash(&f->ring, HASHER, f->hash) == -EIO)
         err_set(&f->hash_err, ERR_INTERNAL, "hash the uncompressed layer");
     return NULL;
-}
-
-static int start_thread(pthread_t *thread, void *(*fn)(void *), struct feed *f, struct err *e)
-{
-    pthread_attr_t attr;
-
-    pthread_attr_init(&attr);
-    pthread_attr_setstacksize(&attr, STACK_BYTES);
-    int r = pthread_create(thread, &attr, fn, f);
-    pthread_attr_destroy(&attr);
-    return r ? err_errno(e, -r, "start a thread") : 0;
 }
 
 int feed_start(struct feed *f, int fd, enum decode_format format, uint64_t max_bytes,
@@ -75,15 +51,17 @@ int feed_start(struct feed *f, int fd, enum decode_format format, uint64_t max_b
         feed_done(f);
         return err_oom(e);
     }
-    r = start_thread(&f->decode_thread, decode_main, f, e);
+    r = ring_thread(&f->decode_thread, decode_main, f);
     f->decoding = r == 0;
     if (r == 0 && with_hash) {
-        r = start_thread(&f->hash_thread, hash_main, f, e);
+        r = ring_thread(&f->hash_thread, hash_main, f);
         f->hashing = r == 0;
     }
-    if (r < 0)
+    if (r < 0) {
         feed_done(f);
-    return r;
+        return err_errno(e, r, "start a thread");
+    }
+    return 0;
 }
 
 static void join(struct feed *f)

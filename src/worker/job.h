@@ -44,10 +44,30 @@
  *   the archive breaks off inside a member, the stream ends short of that member's N bytes and the
  *   sentence stands on fd 2 only.
  *
- * Both jobs confine themselves before they read the first byte (confine.h).
+ *   wherry-worker diff --format tar|gzip|zstd [--parents 1] [--newest SECONDS.NANOSECONDS]
+ *                      [--max-bytes N] [--max-entries N]
+ *
+ *     fd 0   the layer, written: a pipe
+ *     fd 1   the result, as above
+ *     fd 2   log lines
+ *     fd 3   the right tree: a directory, only read
+ *     fd 4   with --parents 1: the left tree, likewise. Without: nothing is on the left, and the
+ * layer holds all of the right tree.
+ *
+ *     result {"digest":"sha256:...","size":N,"entries":N}
+ *            of the uncompressed tar; a layer of format tar has no digest here, it is that of fd 0
+ *     or     an error, as above
+ *     status 0 or 1
+ *
+ *   The layer makes the left tree into the right one (layer_writer.h). Times later than --newest
+ * are written as that. The result comes when all of the layer is in the pipe; on failure what came
+ * out of it is worth nothing.
+ *
+ * All jobs confine themselves before they read the first byte (confine.h).
  */
 #pragma once
 
+#include "oci/digest.h"
 #include "worker/decode.h"
 #include "worker/tree.h"
 
@@ -87,3 +107,19 @@ struct import_job {
 };
 /* *ret_in_member: the failure came inside a member's bytes, no record may follow. */
 int import_run(const struct import_job *job, bool *ret_in_member, struct err *e);
+
+struct diff_job {
+    enum decode_format format; /* not DECODE_AUTO */
+    int left_fd;               /* -EBADF: nothing */
+    int right_fd;
+    int out_fd;
+    bool has_newest;
+    struct timespec newest;
+    struct job_limits limits;
+};
+struct diff_result {
+    char digest[DIGEST_STR_MAX]; /* "" for DECODE_TAR */
+    uint64_t size_bytes;
+    uint64_t entries;
+};
+int diff_run(const struct diff_job *job, struct diff_result *ret, struct err *e);

@@ -17,11 +17,15 @@
 #define ADDRESS_SPACE_BYTES (UINT64_C(768) << 20)
 #define CPU_SECONDS 7200
 
+enum job { JOB_APPLY, JOB_IMPORT, JOB_DIFF };
+
 struct arguments {
     enum decode_format format;
     enum whiteouts whiteouts;
     bool sync;
     unsigned n_parents;
+    bool has_newest;
+    struct timespec newest;
     struct job_limits limits;
 };
 
@@ -30,17 +34,37 @@ static const struct option options[] = {
     {"whiteouts", required_argument, NULL, 'w'},
     {"sync", no_argument, NULL, 's'},
     {"parents", required_argument, NULL, 'p'},
+    {"newest", required_argument, NULL, 'n'},
     {"max-bytes", required_argument, NULL, 'b'},
     {"max-entries", required_argument, NULL, 'e'},
     {NULL, 0, NULL, 0},
 };
 
+/* -EINVAL: none of them. */
 static int find_word(const char *s, const char *const *words, size_t n)
 {
     for (size_t i = 0; i < n; i++)
         if (str_eq(s, words[i]))
             return (int)i;
     return -EINVAL;
+}
+
+/* "SECONDS.NANOSECONDS" */
+static int parse_time(const char *value, struct timespec *ret)
+{
+    const char *point = strchr(value, '.');
+    char seconds[24];
+    int64_t s;
+    uint32_t ns;
+
+    if (!point || (size_t)(point - value) >= sizeof(seconds))
+        return -EINVAL;
+    memcpy(seconds, value, (size_t)(point - value));
+    seconds[point - value] = 0;
+    if (str_to_i64(seconds, &s) < 0 || str_to_u32(point + 1, &ns) < 0 || ns > 999999999)
+        return -EINVAL;
+    *ret = (struct timespec){.tv_sec = s, .tv_nsec = ns};
+    return 0;
 }
 
 static int parse_option(struct arguments *a, int option, const char *value)
@@ -69,6 +93,9 @@ static int parse_option(struct arguments *a, int option, const char *value)
     case 'p':
         r = str_to_u32(value, &a->n_parents);
         return r == 0 && a->n_parents > JOB_PARENTS_MAX ? -ERANGE : r;
+    case 'n':
+        a->has_newest = true;
+        return parse_time(value, &a->newest);
     case 'b':
         return str_to_u64(value, &a->limits.max_bytes);
     case 'e':
@@ -95,7 +122,7 @@ static int parse_arguments(int argc, char **argv, struct arguments *ret)
     return 0;
 }
 
-/* The last line of either job. */
+/* The last line of any job. */
 static void print_record(json_t *record)
 {
     char *line = record ? json_dumps(record, JSON_COMPACT) : NULL;
@@ -190,12 +217,64 @@ static int main_import(const struct arguments *a, bool *ret_in_member, struct er
     return import_run(&job, ret_in_member, e);
 }
 
+/* The trees as fds are all there is to see. */
+static int main_diff(const struct arguments *a, struct err *e)
+{
+    int fds[] = {JOB_TARGET_FD, JOB_TARGET_FD + 1};
+    struct diff_result result;
+    struct confine c = {
+        .target_fd = -EBADF,
+        .parent_fds = fds,
+        .n_parents = 1 + a->n_parents,
+        .reads_parents = true,
+        .address_space_bytes = ADDRESS_SPACE_BYTES,
+        .file_bytes = TREE_FILE_MAX,
+        .cpu_seconds = CPU_SECONDS,
+        .open_files = 2 * TREE_DEPTH_MAX,
+    };
+    struct diff_job job = {
+        .format = a->format,
+        .left_fd = a->n_parents > 0 ? fds[1] : -EBADF,
+        .right_fd = fds[0],
+        .out_fd = STDIN_FILENO,
+        .has_newest = a->has_newest,
+        .newest = a->newest,
+        .limits = a->limits,
+    };
+    int r = confine_apply(&c, e);
+    if (r < 0)
+        return err_wrap(e, "confine the worker");
+    r = diff_run(&job, &result, e);
+    if (r < 0)
+        return r;
+    print_record(json_pack("{ss sI sI}", "digest", result.digest, "size",
+                           (json_int_t)result.size_bytes, "entries", (json_int_t)result.entries));
+    return 0;
+}
+
+/* -EINVAL: there is no such job. */
+static int find_job(const char *name)
+{
+    static const char *const names[] = {
+        [JOB_APPLY] = "apply", [JOB_IMPORT] = "import", [JOB_DIFF] = "diff"};
+
+    return find_word(name, names, ARRAY_SIZE(names));
+}
+
+static bool fits(int job, const struct arguments *a)
+{
+    return job != JOB_DIFF || (a->format != DECODE_AUTO && a->n_parents <= 1);
+}
+
 static int usage(void)
 {
     fputs("usage: wherry-worker apply --format auto|tar|gzip|zstd "
           "--whiteouts overlay|overlay-user|plain\n"
           "                           [--sync] [--parents N] [--max-bytes N] [--max-entries N]\n"
           "       wherry-worker import [--max-bytes N] [--max-entries N]\n"
+          "       wherry-worker diff --format tar|gzip|zstd [--parents 1] "
+          "[--newest SECONDS.NANOSECONDS]\n"
+          "                          [--max-bytes N] [--max-entries N]\n"
           "Started by wherryd and wherry, which pass it its files as open descriptors.\n",
           stderr);
     return 2;
@@ -212,15 +291,16 @@ int main(int argc, char **argv)
         puts("wherry-worker " WHERRY_VERSION);
         return 0;
     }
-    bool apply = argc > 1 && str_eq(argv[1], "apply");
-    if (argc < 2 || (!apply && !str_eq(argv[1], "import")) ||
-        parse_arguments(argc - 1, argv + 1, &a) < 0)
+    int job = argc > 1 ? find_job(argv[1]) : -EINVAL;
+    if (job < 0 || parse_arguments(argc - 1, argv + 1, &a) < 0 || !fits(job, &a))
         return usage();
 
     umask(0);
     prepare_libraries();
-    close_range(JOB_TARGET_FD + (apply ? 1 + a.n_parents : 0), ~0U, 0);
-    r = apply ? main_apply(&a, &e) : main_import(&a, &in_member, &e);
+    close_range(JOB_TARGET_FD + (job == JOB_IMPORT ? 0 : 1 + a.n_parents), ~0U, 0);
+    r = job == JOB_APPLY  ? main_apply(&a, &e)
+        : job == JOB_DIFF ? main_diff(&a, &e)
+                          : main_import(&a, &in_member, &e);
     /* No destructors: they would only do what the kernel does anyway, in a sandbox. */
     _exit(r < 0 ? fail(&e, in_member) : 0);
 }

@@ -1,6 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "worker/ring.h"
 
+#include <openssl/evp.h>
+
+#define STACK_BYTES (256 * 1024)
+
 int ring_init(struct ring *r, unsigned n_consumers)
 {
     *r = (struct ring){.n_consumers = n_consumers};
@@ -90,4 +94,31 @@ void ring_abort(struct ring *r)
     r->aborted = true;
     pthread_cond_broadcast(&r->changed);
     pthread_mutex_unlock(&r->lock);
+}
+
+int ring_thread(pthread_t *ret, void *(*fn)(void *), void *arg)
+{
+    pthread_attr_t attr;
+
+    pthread_attr_init(&attr);
+    pthread_attr_setstacksize(&attr, STACK_BYTES);
+    int r = pthread_create(ret, &attr, fn, arg);
+    pthread_attr_destroy(&attr);
+    return -r;
+}
+
+int ring_hash(struct ring *r, unsigned consumer, uint8_t ret[32])
+{
+    const uint8_t *bytes;
+    size_t n;
+    int result;
+
+    EVP_MD_CTX *ctx = EVP_MD_CTX_new();
+    bool ok = ctx && EVP_DigestInit_ex(ctx, EVP_sha256(), NULL) == 1;
+    while ((result = ring_next(r, consumer, &bytes, &n)) > 0)
+        ok = ok && EVP_DigestUpdate(ctx, bytes, n) == 1;
+    if (result == 0)
+        ok = ok && EVP_DigestFinal_ex(ctx, ret, NULL) == 1;
+    EVP_MD_CTX_free(ctx);
+    return ok ? result : -EIO;
 }

@@ -42,3 +42,9 @@ void ring_end(struct ring *r);
 int ring_next(struct ring *r, unsigned consumer, const uint8_t **ret, size_t *ret_len);
 /* Ends all waiting, now and later. */
 void ring_abort(struct ring *r);
+
+/* Starts a producer or consumer, on a small stack. 0 or negative errno. */
+int ring_thread(pthread_t *ret, void *(*fn)(void *), void *arg);
+/* What a consumer that hashes does: the SHA-256 of all chunks. 0, -ECANCELED when the ring was
+ * aborted, -EIO when it could not be computed. */
+int ring_hash(struct ring *r, unsigned consumer, uint8_t ret[32]);

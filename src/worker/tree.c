@@ -8,6 +8,7 @@
 #include "base/fs.h"
 #include "base/log.h"
 #include "base/str.h"
+#include "worker/xattrs.h"
 
 #define WRITEBACK_MIN (64 * 1024) /* bytes of a file whose way to the disk is begun at once */
 
@@ -26,21 +27,11 @@ void tree_done(struct tree *t)
     free(t->own);
 }
 
-/* Which xattrs a layer may bring. Everything that steers overlayfs, the kernel's integrity or its
- * security modules stays out; so does what we do not know. */
-static bool may_set_xattr(const char *name)
-{
-    if (str_after_prefix(name, "user."))
-        return !str_after_prefix(name, "user.overlay.");
-    return str_eq(name, "security.capability") || str_eq(name, "system.posix_acl_access") ||
-           str_eq(name, "system.posix_acl_default");
-}
-
 static int set_xattrs(struct tree *t, const struct tree_entry *entry, int fd, struct err *e)
 {
     for (size_t i = 0; i < entry->n_xattrs; i++) {
         const struct tree_xattr *x = &entry->xattrs[i];
-        if (!may_set_xattr(x->name))
+        if (!xattrs_belong_to_layers(x->name))
             continue;
         if (fsetxattr(fd, x->name, x->value, x->len, 0) == 0)
             continue;
