@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Blobs that the daemon makes itself: a directory as a tar, or a few bytes; and such a tar back into
- * a directory. Checkpoints are made of these.
+ * Blobs that the daemon makes itself: a directory as a tar, the difference of two, or a few bytes;
+ * and such a tar back into a directory. Layers and checkpoints are made of these.
  *
- * The tar holds all that is below the directory, not the directory itself, in one order, so the same
- * tree gives the same digest. Tars are written and read by wherry-worker alone (worker_job.h).
+ * The tar holds all that is below the directory, not the directory itself, in one order, so the
+ * same tree gives the same digest. Tars are written and read by wherry-worker alone (worker_job.h).
  * Everything here blocks: it is for threads of the pool.
  *
  * The rules of a blob are those of Content.Write: one writer a reference at a time (ERR_UNAVAILABLE
@@ -40,6 +40,20 @@ struct blob_place {
  */
 int blob_store_directory(const struct blob_place *p, int dir_fd, const char *media_type,
                          const struct strmap *labels, struct descriptor *ret, struct err *e);
+
+/* A layer of OCI. All borrowed. */
+struct blob_layer {
+    const char *media_type;
+    const char *format;          /* "tar", "gzip", "zstd" */
+    const struct strmap *labels; /* NULL: none */
+    int left_fd, right_fd;       /* directories as above; left_fd -EBADF: nothing */
+    bool has_newest;
+    struct timespec newest; /* later times of files become this one */
+};
+/* What makes the left directory into the right one (worker/layer_writer.h), otherwise as above. A
+ * compressed layer gets the label "containerd.io/uncompressed". */
+int blob_store_layer(const struct blob_place *p, const struct blob_layer *layer,
+                     struct descriptor *ret, struct err *e);
 
 /* n bytes as they are. */
 int blob_store_bytes(const struct blob_place *p, const void *bytes, size_t n,

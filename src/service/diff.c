@@ -3,25 +3,21 @@
  * The Diff service. Apply puts a layer into the mounts of a snapshot, wherever possible without
  * mounting anything: an overlay's new files belong into its upper directory, a bind mount's into
  * its source. Other mounts are made in a mount namespace that lives as long as the worker. The
- * bytes of the layer are read by wherry-worker alone.
+ * bytes of the layer are read by wherry-worker alone. The other half, Diff, is in diff_compare.c.
  */
-#include <dirent.h>
 #include <fcntl.h>
-#include <sys/stat.h>
 
-#include "base/fs.h"
-#include "base/log.h"
 #include "base/str.h"
 #include "oci/image.h"
 #include "service/context.h"
+#include "service/diff_compare.h"
 #include "service/mount_message.h"
+#include "service/temp_mount.h"
 #include "service/worker_job.h"
 #include "services.diff.v1.pb-c.h"
 #include "store/content.h"
-#include "store/mount_space.h"
 #include "wire/pb.h"
 
-#define TMP_MOUNTS "tmpmounts"
 #define OPEN_DIR (O_RDONLY | O_DIRECTORY | O_CLOEXEC)
 
 /* An Apply under way. */
@@ -31,7 +27,6 @@ struct apply {
     const Pb__Types__Descriptor *layer;
     struct mount_list mounts;
     const char *format;
-    char *mount_point; /* of a temporary mount */
     int blob_fd;
     int target_fd;
     int parent_fds[WORKER_PARENTS_MAX];
@@ -66,7 +61,6 @@ static void apply_freep(struct apply **p)
     for (size_t i = 0; i < a->n_parents; i++)
         close_fd(&a->parent_fds[i]);
     mount_list_done(&a->mounts);
-    free(a->mount_point);
     free(a);
 }
 
@@ -170,40 +164,15 @@ static int run_in_upper(struct apply *a, const struct mount *m, const char *uppe
     return r < 0 ? r : run_worker(a, e);
 }
 
-/* In the mount namespace of its own. */
-static int run_mounted(void *userdata, struct err *e)
+/* In a mount namespace of its own. */
+static int run_mounted(void *userdata, const int *fds, struct err *e)
 {
     struct apply *a = userdata;
-    int r;
 
-    r = mount_all(&a->mounts, a->mount_point, e);
-    if (r >= 0)
-        r = open_target(a, a->mount_point, "plain", e);
-    if (r >= 0)
-        r = run_worker(a, e);
-    close_fd(&a->target_fd);
-    return r;
-}
-
-static int run_in_mount(struct apply *a, struct err *e)
-{
-    _free_ char *tmp = fs_join(a->ctx->root, TMP_MOUNTS);
-    _close_ int tmp_fd = -EBADF;
-    int r;
-
-    if (!tmp)
-        return err_oom(e);
-    r = fs_open_private_dir(tmp, 0700, &tmp_fd);
-    if (r < 0)
-        return err_errno(e, r, "open %s", tmp);
-    a->mount_point = str_printf("%s/mount-XXXXXX", tmp);
-    if (!a->mount_point)
-        return err_oom(e);
-    if (!mkdtemp(a->mount_point))
-        return err_errno(e, -errno, "make a mount point in %s", tmp);
-    r = mount_space_run(run_mounted, a, e);
-    if (rmdir(a->mount_point) < 0) /* never recursively: see what is mounted there */
-        log_warn("remove %s: %s", a->mount_point, err_strerror(errno));
+    a->whiteouts = "plain";
+    a->target_fd = fds[0];
+    int r = run_worker(a, e);
+    a->target_fd = -EBADF;
     return r;
 }
 
@@ -222,18 +191,7 @@ static int run(struct apply *a, struct err *e)
             return r < 0 ? r : run_worker(a, e);
         }
     }
-    return run_in_mount(a, e);
-}
-
-/* The blob was read to its end: it must have been what its name says. */
-static int check_blob(const struct apply *a, struct err *e)
-{
-    if (!str_eq(a->result.blob_digest, a->layer->digest))
-        return err_set(
-            e, ERR_FAILED_PRECONDITION,
-            "content %s is damaged on disk: its bytes have digest %s: failed precondition",
-            a->layer->digest, a->result.blob_digest);
-    return 0;
+    return temp_mount_run(a->ctx->root, &a->mounts, 1, run_mounted, a, e);
 }
 
 static int fill_reply(const struct apply *a, Pb__Diff__ApplyResponse *reply, struct err *e)
@@ -277,7 +235,7 @@ static int apply(struct grpc_call *call, const Pb__Diff__ApplyRequest *req,
         return err_wrap(e, "failed to get reader from content store");
     r = run(a, e);
     if (r >= 0)
-        r = check_blob(a, e);
+        r = worker_check_blob(&a->result, a->layer->digest, e);
     if (r < 0)
         return err_wrap(e, "failed to extract layer %s", a->layer->digest);
     return fill_reply(a, reply, e);
@@ -292,40 +250,14 @@ static void diff_apply(struct grpc_call *call, const ProtobufCMessage *request)
     service_answer(call, r, (ProtobufCMessage *)reply, &e);
 }
 
-static void diff_diff(struct grpc_call *call, const ProtobufCMessage *request)
-{
-    struct err e = ERR_INIT;
-
-    err_set(&e, ERR_UNIMPLEMENTED,
-            "method Diff of containerd.services.diff.v1.Diff: not implemented");
-    grpc_call_finish(call, &e);
-}
-
 static const struct grpc_method methods[] = {
     {"Apply", GRPC_UNARY, GRPC_ON_POOL, &pb__diff__apply_request__descriptor, diff_apply},
-    {"Diff", GRPC_UNARY, GRPC_ON_LOOP, &pb__diff__diff_request__descriptor, diff_diff},
+    {"Diff", GRPC_UNARY, GRPC_ON_POOL, &pb__diff__diff_request__descriptor, diff_compare},
 };
-
-/* Mount points that a killed daemon left: they are empty, its mounts went with it. */
-static void remove_old_mount_points(const char *root)
-{
-    _free_ char *path = fs_join(root, TMP_MOUNTS);
-    struct dirent *entry;
-    DIR *dir;
-
-    dir = path ? opendir(path) : NULL;
-    if (!dir)
-        return;
-    while ((entry = readdir(dir))) {
-        if (str_after_prefix(entry->d_name, "mount-"))
-            unlinkat(dirfd(dir), entry->d_name, AT_REMOVEDIR);
-    }
-    closedir(dir);
-}
 
 void diff_service_init(struct grpc_service *service, struct service_context *ctx)
 {
-    remove_old_mount_points(ctx->root);
+    temp_mount_remove_old(ctx->root);
     *service = (struct grpc_service){
         .name = "containerd.services.diff.v1.Diff",
         .methods = methods,

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * One job of wherry-worker, the process that reads bytes nobody vouches for (its contract:
- * worker/job.h). The caller is a thread that may block. The worker dies with the daemon, and is
- * killed when the client's call is over.
+ * One job of wherry-worker, the process that reads bytes and trees nobody vouches for (its
+ * contract: worker/job.h). The caller is a thread that may block. The worker dies with the daemon,
+ * and is killed when the client's call is over.
  */
 #pragma once
 
@@ -36,3 +36,25 @@ struct worker_applied {
  * and code; ERR_CANCELED "context canceled"; ERR_RESOURCE_EXHAUSTED for a worker that its limits
  * ended. */
 int worker_apply(const struct worker_apply *job, struct worker_applied *ret, struct err *e);
+/* The blob was read to its end: it must have been what its name says. ERR_FAILED_PRECONDITION. */
+int worker_check_blob(const struct worker_applied *applied, const char *digest, struct err *e);
+
+/* Takes bytes of a layer as they come; negative ends the worker. */
+typedef int (*worker_sink_fn)(void *sink, const void *bytes, size_t n, struct err *e);
+
+/* All borrowed. */
+struct worker_diff {
+    const char *worker_path;
+    int left_fd;        /* directory; -EBADF: nothing */
+    int right_fd;       /* directory */
+    const char *format; /* "tar", "gzip", "zstd" */
+    bool has_newest;
+    struct timespec newest;
+    worker_sink_fn fn;
+    void *sink;
+    const struct grpc_call *call; /* NULL: nobody cancels */
+};
+
+/* Makes the layer that turns left into right, in pieces for fn, on the caller's thread. digest:
+ * that of the uncompressed tar, "" for format "tar". Errors as above, and those of fn. */
+int worker_diff(const struct worker_diff *job, char ret_digest[DIGEST_STR_MAX], struct err *e);
