@@ -4,10 +4,14 @@
 #include <fcntl.h>
 #include <linux/openat2.h>
 #include <stdio.h>
+#include <sys/file.h>
 #include <sys/random.h>
 #include <sys/syscall.h>
 
+#include "base/clock.h"
 #include "base/str.h"
+
+#define LOCK_PAUSE_US 1000
 
 int fs_open_beneath(int root_fd, const char *path, int flags, mode_t mode)
 {
@@ -114,6 +118,20 @@ int fs_open_private_dir(const char *path, mode_t mode, int *ret_fd)
     if ((st.st_mode & 07777) != mode && fchmod(fd, mode) < 0)
         return -errno;
     *ret_fd = TAKE_FD(fd);
+    return 0;
+}
+
+int fs_lock(int fd, int timeout_ms)
+{
+    uint64_t deadline = clock_monotonic_ms() + (uint64_t)MAX_OF(timeout_ms, 0);
+
+    while (flock(fd, LOCK_EX | LOCK_NB) < 0) {
+        if (errno != EWOULDBLOCK && errno != EINTR)
+            return -errno;
+        if (clock_monotonic_ms() >= deadline)
+            return -ETIMEDOUT;
+        usleep(LOCK_PAUSE_US);
+    }
     return 0;
 }
 

@@ -19,6 +19,9 @@ int fs_mkdir_p(int dir_fd, const char *path, mode_t mode);
 /* Opens (making it if missing) a directory that must be ours: owner = effective uid, not a symbolic
  * link, and sets its mode to `mode`. Parents are made with 0711. */
 int fs_open_private_dir(const char *path, mode_t mode, int *ret_fd);
+/* An exclusive flock(2) on an open file or directory, held until fd is closed. -ETIMEDOUT when
+ * somebody else holds it for longer than timeout_ms. */
+int fs_lock(int fd, int timeout_ms);
 /* The whole file, NUL behind the last byte. -EFBIG over max_bytes; only regular files unless
  * any_type. */
 int fs_read_file(int dir_fd, const char *path, size_t max_bytes, char **ret, size_t *ret_len);

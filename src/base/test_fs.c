@@ -122,6 +122,19 @@ static void private_dir(_unused_ void **state)
     assert_int_equal(fd, -EBADF);
 }
 
+static void locks_end_with_their_fd(_unused_ void **state)
+{
+    _close_ int first = open(dir, O_DIRECTORY | O_CLOEXEC);
+    _close_ int second = open(dir, O_DIRECTORY | O_CLOEXEC);
+
+    assert_int_equal(fs_lock(first, 0), 0);
+    assert_int_equal(fs_lock(first, 0), 0);
+    assert_int_equal(fs_lock(second, 5), -ETIMEDOUT);
+    close_fd(&first);
+    assert_int_equal(fs_lock(second, 0), 0);
+    assert_int_equal(fs_lock(-EBADF, 0), -EBADF);
+}
+
 static void files_are_read(_unused_ void **state)
 {
     char *text = NULL;
@@ -359,6 +372,7 @@ int main(void)
         T(open_beneath_stays_below),
         T(mkdir_p),
         T(private_dir),
+        T(locks_end_with_their_fd),
         T(files_are_read),
         T(files_are_replaced),
         T(rm_rf_removes),

@@ -18,6 +18,7 @@
 #define START_OUTPUT_MAX 65536
 #define ERROR_TEXT_MAX 4096
 #define OOM_SCORE_MAX 1000
+#define LOCK_TIMEOUT_MS 2000
 
 char *shim_socket_address(const struct shim_host *host, const char *ns, const char *group)
 {
@@ -139,16 +140,23 @@ int shim_launch_own(const struct shim_host *host, const char *binary, const stru
                     struct err *e)
 {
     _free_ char *address = shim_socket_address(host, b->ns, group);
+    _close_ int dir_fd = -EBADF;
     _close_ int listen_fd = -EBADF;
     struct proc proc = PROC_NULL;
 
     if (!address)
         return err_oom(e);
     const char *path = str_after_prefix(address, "unix://");
-    int r = fs_mkdir_p(AT_FDCWD, host->socket_dir, 0700);
+    int r = fs_open_private_dir(host->socket_dir, 0700, &dir_fd);
     if (r < 0)
         return err_errno(e, r, "make directory %s", host->socket_dir);
+    /* Against the `start` of another container of the group: a socket between bind(2) and listen(2)
+     * looks like one left behind. */
+    r = fs_lock(dir_fd, LOCK_TIMEOUT_MS);
+    if (r < 0)
+        return err_errno(e, r, "lock directory %s", host->socket_dir);
     r = sock_listen(path, 0600, SHIM_BACKLOG, &listen_fd);
+    close_fd(&dir_fd);
     if (r == -EADDRINUSE)
         return err_set(e, ERR_ALREADY_EXISTS, "a shim of group %s is running: already exists",
                        group);

@@ -32,6 +32,22 @@ const char *address_to_path(const char *address)
     return path ? path : address;
 }
 
+int address_check_daemon(const char *address, struct err *e)
+{
+    const char *path = address_to_path(str_or_empty(address));
+
+    if (str_empty(path))
+        return 0;
+    if (path[0] != '/')
+        return err_set(e, ERR_INVALID_ARGUMENT,
+                       "TTRPC_ADDRESS \"%.200s\" is not the path of a unix socket", address);
+    if (strlen(path) > SOCK_PATH_MAX)
+        return err_set(e, ERR_INVALID_ARGUMENT,
+                       "TTRPC_ADDRESS %.200s is too long: a socket's path has at most %d bytes",
+                       path, SOCK_PATH_MAX);
+    return 0;
+}
+
 int address_write(const char *bundle, const char *path)
 {
     _free_ char *file = fs_join(bundle, "address");

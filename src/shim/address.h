@@ -6,7 +6,7 @@
  */
 #pragma once
 
-#include "base/attr.h"
+#include "base/err.h"
 
 #define ADDRESS_DIR "/run/containerd/s"
 #define ADDRESS_PREFIX "unix://"
@@ -15,6 +15,9 @@
  */
 char *address_path(const char *dir, const char *daemon_address, const char *namespace_,
                    const char *group);
+/* The daemon's ttrpc address, where events go, must lead to a socket: NULL and "" (there is none)
+ * do. ERR_INVALID_ARGUMENT. */
+int address_check_daemon(const char *address, struct err *e);
 /* Cuts the prefix off. */
 const char *address_to_path(const char *address);
 /* Leaves "unix://<path>" in <bundle>/address, where daemons look after a restart. */

@@ -176,6 +176,15 @@ static bool peer_ends(int fd, int timeout_ms)
     return poll(&p, 1, timeout_ms) == 1;
 }
 
+/* Any file refuses connections, and the bundle's word for it that this is a socket is only a word.
+ */
+static bool is_our_socket(const char *path)
+{
+    struct stat st;
+
+    return lstat(path, &st) == 0 && S_ISSOCK(st.st_mode) && st.st_uid == geteuid();
+}
+
 /* The socket of a shim that was killed lies about; one that answers belongs to a living shim. A
  * killed one may still be on its way out: its sockets are closed one after the other, and the
  * daemon that calls us has seen the first of them. A shim of a group may live for others and is not
@@ -198,7 +207,7 @@ static void remove_socket(const char *bundle, const struct args *args)
         close_fd(&fd);
         r = sock_connect(path, 0, &fd);
     }
-    if (r == -ECONNREFUSED)
+    if (r == -ECONNREFUSED && is_our_socket(path))
         unlink(path);
 }
 

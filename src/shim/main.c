@@ -3,6 +3,7 @@
  * containerd-shim-wherry-v2: the parent of containers, one process a pod or a container. Under the
  * name containerd-shim it is the shim of runtime v1.
  */
+#include <fcntl.h>
 #include <signal.h>
 
 #include "base/fs.h"
@@ -35,6 +36,19 @@ static void catch_signals(void)
 
     sigaction(SIGTERM, &sa, NULL);
     sigaction(SIGINT, &sa, NULL);
+    sigaction(SIGPIPE, &sa, NULL);
+}
+
+/* A descriptor below 3 that is closed would be given to the next file, which then was written our
+ * answer or messages. Returns whether standard output was open. */
+static bool open_standard_fds(void)
+{
+    bool has_stdout = fcntl(STDOUT_FILENO, F_GETFD) >= 0;
+
+    for (int i = 0; i <= STDERR_FILENO; i++)
+        if (fcntl(i, F_GETFD) < 0 && open("/dev/null", O_RDWR) != i)
+            break; /* no /dev/null: what needs one says so */
+    return has_stdout;
 }
 
 int main(int argc, char **argv)
@@ -45,9 +59,14 @@ int main(int argc, char **argv)
     struct args args;
     struct err e = ERR_INIT;
     int status = EXIT_FAILURE;
+    bool has_stdout = open_standard_fds();
 
     if (args_parse(argc, argv, v1, &args, &e) < 0) {
         print(STDERR_FILENO, "%s: %s\n", NAME, e.msg);
+        return EXIT_FAILURE;
+    }
+    if (!has_stdout && args.action != ARGS_SERVE) {
+        print(STDERR_FILENO, "%s: standard output is closed, where the answer goes\n", NAME);
         return EXIT_FAILURE;
     }
     switch (args.action) {

@@ -225,6 +225,36 @@ static void leave(struct serving *s, unsigned signal)
     }
 }
 
+static void log_process(const struct process *p)
+{
+    static const char *const states[] = {
+        [PROCESS_CREATING] = "being created", [PROCESS_CREATED] = "created",
+        [PROCESS_RUNNING] = "running",        [PROCESS_PAUSING] = "being paused",
+        [PROCESS_PAUSED] = "paused",          [PROCESS_STOPPED] = "stopped",
+        [PROCESS_DELETED] = "deleted",
+    };
+
+    log_info("process %s%s%s: %s, pid %d, %zu waiters%s%s", p->container->id, p->exec_id ? " " : "",
+             str_or_empty(p->exec_id), states[p->state], (int)p->exit.pid, p->n_waiters,
+             p->current ? ", in an operation" : "",
+             p->has_ended && p->state < PROCESS_STOPPED ? ", its end is held back" : "");
+}
+
+/* What Go's shims do with a dump of their stacks: for whoever wonders why one hangs. */
+static void log_state(const struct serving *s)
+{
+    log_info("%zu containers, %s sandbox%s%s, %s", s->shim.containers.n,
+             s->shim.sandbox ? "in" : "no", s->shim.sandbox ? " " : "",
+             s->shim.sandbox ? s->shim.sandbox->id : "",
+             publisher_is_empty(s->shim.publisher) ? "no event waits" : "events wait");
+    MAP_FOREACH (entry, &s->shim.containers) {
+        const struct container *c = entry->value;
+        log_process(c->init);
+        MAP_FOREACH (exec, &c->execs)
+            log_process(exec->value);
+    }
+}
+
 static void on_signal(struct event_fd *source, _unused_ uint32_t events)
 {
     struct serving *s = container_of(source, struct serving, signals);
@@ -233,6 +263,8 @@ static void on_signal(struct event_fd *source, _unused_ uint32_t events)
     while (event_signal_read(source->fd, &info) > 0) {
         if (info.ssi_signo == SIGTERM || info.ssi_signo == SIGINT)
             leave(s, info.ssi_signo);
+        else if (info.ssi_signo == SIGUSR1)
+            log_state(s);
     }
     reaper_collect(&s->shim.reaper);
 }
@@ -274,6 +306,8 @@ static int set_up(struct serving *s, const struct args *args, bool v1, struct er
     const char *ttrpc_address = getenv("TTRPC_ADDRESS");
     int listen_fd = -EBADF;
 
+    if (!v1 && address_check_daemon(ttrpc_address, e) < 0)
+        return ERR_RETURN;
     int r = set_up_process();
     if (r == 0)
         r = event_loop_init(&shim->loop);
@@ -343,11 +377,16 @@ int action_serve(const struct args *args, bool v1, struct err *e)
         return EXIT_FAILURE;
     }
     s->signal_fd = -EBADF;
+    if (args->debug)
+        log_set_level(LOG_DEBUG);
+    _close_ int stderr_fd = fcntl(STDERR_FILENO, F_DUPFD_CLOEXEC, LISTEN_FD + 1);
     open_log(v1);
     if (set_up(s, args, v1, e) < 0) {
         log_error("%s", e->msg);
+        dup2(stderr_fd, STDERR_FILENO); /* for who has started this by hand */
         return EXIT_FAILURE;
     }
+    close_fd(&stderr_fd);
 
     /* The commit point: containers depend on this process from here on. What fails below refuses a
      * request; nothing below ends the process but Shutdown, loneliness and SIGTERM. */

@@ -1,9 +1,17 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * `start` comes in three generations: task options as an Any on stdin and the address as text on
- * stdout (containerd 1.2 to 2.2; 2.x also takes that), or BootstrapParams on stdin and
- * BootstrapResult on stdout (2.3 on). The latter is known by its first two fields, which repeat -id
- * and -namespace. The daemon reads stderr along with stdout, so nothing else may be printed.
+ * `start` comes in three generations, and each is answered in its own words:
+ *
+ *     containerd 1.2 to 1.6   task options as an Any on stdin    the address as text
+ *     1.7 to 2.2              the same, and MAX_SHIM_VERSION     JSON of that version, 3 at most
+ *     2.3 on                  BootstrapParams                    BootstrapResult
+ *
+ * BootstrapParams are known by their first two fields, which repeat -id and -namespace. The daemon
+ * reads stderr along with stdout, so nothing else may be printed.
+ *
+ * Wherever this process is killed, what it leaves is found: the address is in the bundle before
+ * there is a socket, a socket without a server is replaced by the next start and removed by
+ * `delete`, and a server that nobody asks for anything leaves by itself.
  */
 #include <fcntl.h>
 #include <limits.h>
@@ -19,17 +27,24 @@
 #include "shim/actions.h"
 #include "shim/address.h"
 #include "shim/options.h"
+#include "wire/pb.h"
 
 #define CONNECT_TIMEOUT_MS 100
+#define LOCK_TIMEOUT_MS 2000
 #define OOM_SCORE_MAX 1000
+/* Of the task service, and so of the JSON. */
+#define VERSION_MIN 2
+#define VERSION_MAX 3
 
 struct start {
-    const struct args *args;
-    bool is_bootstrap;
-    char *socket_dir; /* NULL: the usual one */
+    struct args args;                       /* with what bootstrap parameters say instead */
+    Pb__Bootstrap__BootstrapParams *params; /* NULL: of an older generation */
+    const char *socket_dir;
     char *socket_path;
     struct options options;
+    int dir_fd; /* of socket_dir; locked */
     int listen_fd;
+    struct proc server;
 };
 
 int action_read_input(size_t max, uint8_t **ret, size_t *ret_n)
@@ -65,39 +80,62 @@ int action_read_input(size_t max, uint8_t **ret, size_t *ret_n)
 
 static void start_done(struct start *s)
 {
-    free(s->socket_dir);
+    if (s->params)
+        pb__bootstrap__bootstrap_params__free_unpacked(s->params, NULL);
     free(s->socket_path);
     options_done(&s->options);
     close_fd(&s->listen_fd);
+    close_fd(&s->dir_fd);
+    proc_done(&s->server);
 }
 
 /* Options of other types, or that do not parse, concern the Create that follows, not us. */
 static void take_options(struct start *s, const Google__Protobuf__Any *any)
 {
-    if (any && !s->options.shim_cgroup && strstr(any->type_url, "Options"))
+    if (any && !s->options.shim_cgroup)
         options_decode(any, &s->options, NULL);
 }
 
-static bool take_bootstrap(struct start *s, const uint8_t *bytes, size_t n)
+/* An Any has two fields; whatever says more is told apart by them. */
+static bool is_bootstrap(const struct args *args, const Pb__Bootstrap__BootstrapParams *p)
 {
-    Pb__Bootstrap__BootstrapParams *p = pb__bootstrap__bootstrap_params__unpack(NULL, n, bytes);
-    bool is_it =
-        p && str_eq(p->instance_id, s->args->id) && str_eq(p->namespace_, s->args->namespace_);
+    return (str_eq(p->instance_id, args->id) && str_eq(p->namespace_, args->namespace_)) ||
+           p->log_level != PB__BOOTSTRAP__LOG_LEVEL__LOG_LEVEL_INFO ||
+           !str_empty(p->containerd_version) || !str_empty(p->containerd_ttrpc_address) ||
+           !str_empty(p->containerd_grpc_address) || !str_empty(p->containerd_binary) ||
+           p->n_extensions > 0 ||
+           p->socket_dir_present_case !=
+               PB__BOOTSTRAP__BOOTSTRAP_PARAMS__SOCKET_DIR_PRESENT__NOT_SET;
+}
 
-    if (is_it) {
-        s->is_bootstrap = true;
-        for (size_t i = 0; i < p->n_extensions; i++)
-            take_options(s, p->extensions[i]->value);
-        if (p->socket_dir_present_case ==
-                PB__BOOTSTRAP__BOOTSTRAP_PARAMS__SOCKET_DIR_PRESENT_SOCKET_DIR &&
-            p->socket_dir[0] == '/')
-            s->socket_dir = strdup(p->socket_dir);
-        if (!str_empty(p->containerd_ttrpc_address))
-            setenv("TTRPC_ADDRESS", p->containerd_ttrpc_address, 0);
+static int take_params(struct start *s, struct err *e)
+{
+    const Pb__Bootstrap__BootstrapParams *p = s->params;
+
+    if (!str_eq(p->instance_id, s->args.id) || !str_eq(p->namespace_, s->args.namespace_))
+        return err_set(e, ERR_INVALID_ARGUMENT,
+                       "bootstrap parameters are for %.76s in namespace %.76s, the flags for %s in "
+                       "namespace %s",
+                       p->instance_id, p->namespace_, s->args.id, s->args.namespace_);
+    for (size_t i = 0; i < p->n_extensions; i++)
+        take_options(s, p->extensions[i]->value);
+    if (p->socket_dir_present_case ==
+            PB__BOOTSTRAP__BOOTSTRAP_PARAMS__SOCKET_DIR_PRESENT_SOCKET_DIR &&
+        !str_empty(p->socket_dir)) {
+        if (p->socket_dir[0] != '/')
+            return err_set(e, ERR_INVALID_ARGUMENT, "socket directory \"%.200s\" is not absolute",
+                           p->socket_dir);
+        s->socket_dir = p->socket_dir;
     }
-    if (p)
-        pb__bootstrap__bootstrap_params__free_unpacked(p, NULL);
-    return is_it;
+    if (!str_empty(p->containerd_grpc_address))
+        s->args.address = p->containerd_grpc_address;
+    if (!str_empty(p->containerd_binary))
+        s->args.publish_binary = p->containerd_binary;
+    if (!str_empty(p->containerd_ttrpc_address) &&
+        setenv("TTRPC_ADDRESS", p->containerd_ttrpc_address, 1) < 0)
+        return err_oom(e);
+    s->args.debug |= p->log_level <= PB__BOOTSTRAP__LOG_LEVEL__LOG_LEVEL_DEBUG;
+    return 0;
 }
 
 static int read_request(struct start *s, struct err *e)
@@ -108,8 +146,13 @@ static int read_request(struct start *s, struct err *e)
     int r = action_read_input(ACTION_INPUT_MAX, &bytes, &n);
     if (r < 0)
         return err_errno(e, r, "failed to read the options on stdin");
-    if (n == 0 || take_bootstrap(s, bytes, n))
+    if (n == 0)
         return 0;
+    s->params = pb__bootstrap__bootstrap_params__unpack(NULL, n, bytes);
+    if (s->params && is_bootstrap(&s->args, s->params))
+        return take_params(s, e);
+    if (s->params)
+        pb__bootstrap__bootstrap_params__free_unpacked(TAKE(s->params), NULL);
     Google__Protobuf__Any *any = google__protobuf__any__unpack(NULL, n, bytes);
     take_options(s, any);
     if (any)
@@ -117,24 +160,64 @@ static int read_request(struct start *s, struct err *e)
     return 0;
 }
 
+static int open_socket_dir(struct start *s, struct err *e)
+{
+    struct stat st;
+
+    if (!s->socket_dir) {
+        s->socket_dir = ADDRESS_DIR;
+        int r = fs_open_private_dir(s->socket_dir, 0700, &s->dir_fd);
+        return r < 0 ? err_errno(e, r, "failed to make directory %s", s->socket_dir) : 0;
+    }
+    /* Somebody's choice, which may hold other things: it is looked at and not changed. */
+    int r = fs_mkdir_p(AT_FDCWD, s->socket_dir, 0700);
+    if (r == 0)
+        r = s->dir_fd = neg_errno(open(s->socket_dir, O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC));
+    if (r >= 0)
+        r = neg_errno(fstat(s->dir_fd, &st));
+    if (r < 0)
+        return err_errno(e, r, "failed to open directory %s", s->socket_dir);
+    if (st.st_uid != geteuid() || (st.st_mode & 022))
+        return err_set(e, ERR_PERMISSION_DENIED, "others may write to socket directory %s",
+                       s->socket_dir);
+    return 0;
+}
+
+/* Whether a shim of ours answers on the socket. */
+static bool is_served(const char *path)
+{
+    _close_ int connection = -EBADF;
+    struct sock_peer peer;
+
+    return sock_connect(path, CONNECT_TIMEOUT_MS, &connection) == 0 &&
+           sock_peer(connection, &peer) == 0 && peer.uid == geteuid();
+}
+
 /* 1: a shim serves the group already. */
 static int make_socket(struct start *s, struct err *e)
 {
     _cleanup_(oci_config_done) struct oci_config config = {};
-    const char *dir = s->socket_dir ? s->socket_dir : ADDRESS_DIR;
-    _close_ int dir_fd = -EBADF;
-    _close_ int connection = -EBADF;
 
     oci_config_load(".", &config, NULL); /* without one, the container is its own group */
-    s->socket_path = address_path(dir, s->args->address, s->args->namespace_,
-                                  config.group ? config.group : s->args->id);
+    if (open_socket_dir(s, e) < 0)
+        return ERR_RETURN;
+    s->socket_path = address_path(s->socket_dir, s->args.address, s->args.namespace_,
+                                  config.group ? config.group : s->args.id);
     if (!s->socket_path)
         return err_oom(e);
-    int r = fs_open_private_dir(dir, 0700, &dir_fd);
+    if (strlen(s->socket_path) > SOCK_PATH_MAX)
+        return err_set(e, ERR_INVALID_ARGUMENT,
+                       "socket directory %.200s is too long: a socket's path has at most %d bytes",
+                       s->socket_dir, SOCK_PATH_MAX);
+    /* One start at a time: a socket between bind(2) and listen(2) looks like one left behind. */
+    int r = fs_lock(s->dir_fd, LOCK_TIMEOUT_MS);
     if (r < 0)
-        return err_errno(e, r, "failed to make directory %s", dir);
+        return err_errno(e, r, "directory %s is locked by another start", s->socket_dir);
+    r = address_write(".", s->socket_path);
+    if (r < 0)
+        return err_errno(e, r, "failed to write the address into the bundle");
     r = sock_listen(s->socket_path, 0600, SOMAXCONN, &s->listen_fd);
-    if (r == -EADDRINUSE && sock_connect(s->socket_path, CONNECT_TIMEOUT_MS, &connection) == 0)
+    if (r == -EADDRINUSE && is_served(s->socket_path))
         return 1;
     return r < 0 ? err_errno(e, r, "failed to listen on %s", s->socket_path) : 0;
 }
@@ -162,8 +245,7 @@ static void set_oom_score(pid_t pid)
 
 static int spawn_server(struct start *s, struct err *e)
 {
-    const struct args *a = s->args;
-    _cleanup_(proc_done) struct proc p = PROC_NULL;
+    const struct args *a = &s->args;
     char self[PATH_MAX];
     ssize_t n = readlink("/proc/self/exe", self, sizeof(self) - 1);
 
@@ -190,63 +272,70 @@ static int spawn_server(struct start *s, struct err *e)
         .n_fds = ARRAY_SIZE(fds),
         .new_group = true,
     };
-    int r = proc_spawn(&spawn, &p);
+    int r = proc_spawn(&spawn, &s->server);
     if (r < 0)
         return err_errno(e, r, "failed to start %s", self);
     if (s->options.shim_cgroup) {
-        r = cgroup_add_process(s->options.shim_cgroup, p.pid);
-        if (r < 0) {
-            proc_kill(&p, SIGKILL);
+        r = cgroup_add_process(s->options.shim_cgroup, s->server.pid);
+        if (r < 0)
             return err_errno(e, r, "failed to put the shim into control group %.500s",
                              s->options.shim_cgroup);
-        }
     }
-    set_oom_score(p.pid);
+    set_oom_score(s->server.pid);
     return 0;
+}
+
+static int pack_result(char *address, uint8_t **ret, size_t *ret_n)
+{
+    Pb__Bootstrap__BootstrapResult result = PB__BOOTSTRAP__BOOTSTRAP_RESULT__INIT;
+
+    result.version = VERSION_MAX;
+    result.address = address;
+    result.protocol = (char *)"ttrpc";
+    return pb_pack(&result.base, ret, ret_n);
+}
+
+/* Daemons that know of versions say which is the last that they understand. */
+static char *format_answer(const char *address)
+{
+    const char *max = getenv("MAX_SHIM_VERSION");
+    uint32_t version = 0;
+
+    if (!max || str_to_u32(max, &version) < 0 || version < VERSION_MIN)
+        return strdup(address);
+    return str_printf("{\"version\":%u,\"address\":\"%s\",\"protocol\":\"ttrpc\"}",
+                      MIN_OF(version, (uint32_t)VERSION_MAX), address);
 }
 
 static int print_answer(const struct start *s, struct err *e)
 {
-    Pb__Bootstrap__BootstrapResult result = PB__BOOTSTRAP__BOOTSTRAP_RESULT__INIT;
     _free_ char *address = str_printf(ADDRESS_PREFIX "%s", s->socket_path);
     _free_ uint8_t *packed = NULL;
-    int r;
+    _free_ char *text = NULL;
+    size_t n = 0;
 
-    if (!address)
+    if (!address ||
+        (s->params ? pack_result(address, &packed, &n) < 0 : !(text = format_answer(address))))
         return err_oom(e);
-    if (s->is_bootstrap) {
-        result.version = 3;
-        result.address = address;
-        result.protocol = (char *)"ttrpc";
-        size_t n = pb__bootstrap__bootstrap_result__get_packed_size(&result);
-        packed = malloc(n);
-        if (!packed)
-            return err_oom(e);
-        pb__bootstrap__bootstrap_result__pack(&result, packed);
-        r = fs_write_all(STDOUT_FILENO, packed, n);
-    } else {
-        r = fs_write_all(STDOUT_FILENO, address, strlen(address));
-    }
+    int r = fs_write_all(STDOUT_FILENO, text ? text : (char *)packed, text ? strlen(text) : n);
     return r < 0 ? err_errno(e, r, "failed to print the address") : 0;
 }
 
 int action_start(const struct args *args, struct err *e)
 {
-    _cleanup_(start_done) struct start s = {.args = args, .listen_fd = -EBADF};
+    _cleanup_(start_done) struct start s = {
+        .args = *args, .listen_fd = -EBADF, .dir_fd = -EBADF, .server = PROC_NULL};
 
-    if (read_request(&s, e) < 0)
+    if (read_request(&s, e) < 0 || address_check_daemon(getenv("TTRPC_ADDRESS"), e) < 0)
         return EXIT_FAILURE;
     int found = make_socket(&s, e);
     if (found < 0)
         return EXIT_FAILURE;
-    int r = address_write(".", s.socket_path);
-    if (r < 0)
-        err_errno(e, r, "failed to write the address into the bundle");
-    else if (found == 0)
-        r = spawn_server(&s, e);
-    if (r < 0 || print_answer(&s, e) < 0) {
+    if ((found == 0 && spawn_server(&s, e) < 0) || print_answer(&s, e) < 0) {
         if (found == 0)
             unlink(s.socket_path);
+        if (proc_is_set(&s.server))
+            proc_kill(&s.server, SIGKILL);
         return EXIT_FAILURE;
     }
     return 0;

@@ -14,8 +14,8 @@ import pathlib
 import shutil
 import signal
 import subprocess
-import time
 
+from fault.rig import wait_until
 from harness import daemons
 from harness.api import message_class, pool
 from integration import ttrpc_rude
@@ -127,12 +127,16 @@ class BareShims:
                     found[int(entry.name)] = words
         return found
 
+    def server(self):
+        """The only process: (pid, command line), which comes into sight a moment after its birth."""
+        found = wait_until(self.processes, 5, "a process")
+        assert len(found) == 1, found
+        return next(iter(found.items()))
+
     def end(self):
         for pid in self.processes():
             os.kill(pid, signal.SIGKILL)
-        deadline = time.monotonic() + 5
-        while self.processes() and time.monotonic() < deadline:
-            time.sleep(0.01)
+        wait_until(lambda: not self.processes(), 5, "the end of all shims")
         for bundle in self.base.iterdir():
             address = bundle / "address"
             if address.is_file() and not address.is_symlink():
