@@ -9,14 +9,7 @@
 
 /* The thread sanitizer takes over clone() and treats it as a fork of the whole process; the other
  * name of the same function is left alone. */
-#if defined(__SANITIZE_THREAD__)
-#define HAS_TSAN 1
-#elif defined(__has_feature)
-#if __has_feature(thread_sanitizer)
-#define HAS_TSAN 1
-#endif
-#endif
-#ifdef HAS_TSAN
+#if HAS_TSAN
 int __clone(int (*fn)(void *), void *stack, int flags, void *arg, ...);
 #define clone __clone
 #endif

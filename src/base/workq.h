@@ -6,6 +6,7 @@
  */
 #pragma once
 
+#include "base/attr.h"
 #include "base/list.h"
 
 struct workq;
@@ -18,7 +19,8 @@ struct workq_job {
     workq_fn fn;
 };
 
-#define WORKQ_STACK_BYTES (256 * 1024)
+/* The thread sanitizer keeps most of a megabyte of its own on each. */
+#define WORKQ_STACK_BYTES ((HAS_TSAN ? 4096 : 256) * 1024)
 #define WORKQ_IDLE_MS 5000
 
 /* Returns 0 or negative errno. */
