@@ -18,7 +18,7 @@ import pytest
 
 sys.path.insert(0, str(pathlib.Path(__file__).parent))
 
-from harness import daemons, ledger  # noqa: E402
+from harness import daemons, ledger, sanitizers  # noqa: E402
 
 IMAGE = "docker.io/library/busybox:latest"
 
@@ -28,6 +28,7 @@ def pytest_configure(config):
 
 
 def pytest_sessionstart(session):
+    sanitizers.begin()
     missing = [p for p in ("wherryd", "wherry", "wherry-worker", "containerd-shim-wherry-v2")
                if not (daemons.BIN / p).exists()]
     if missing:
@@ -50,6 +51,16 @@ def balanced(request):
     marker = request.node.get_closest_marker("leaves")
     left = ledger.left_behind(before, marker.args if marker else ())
     assert not left, "left behind:\n" + "\n".join(left)
+    reports = sanitizers.reports()
+    assert not reports, reports
+
+
+def pytest_sessionfinish(session):
+    """Of what was started for several tests."""
+    reports = sanitizers.reports()
+    if reports:
+        print(reports, file=sys.stderr)
+        session.exitstatus = session.exitstatus or 1
 
 
 def running(daemon):
