@@ -272,7 +272,7 @@ int process_start_failure(const struct err *e)
             return CLI_EXIT_NOT_FOUND;
     }
     if (strcasestr(e->msg, "permission denied") || strcasestr(e->msg, "is a directory") ||
-        strcasestr(e->msg, "exec format error"))
+        strcasestr(e->msg, "exec format error") || strcasestr(e->msg, "is not executable"))
         return CLI_EXIT_NOT_RUNNABLE;
     return CLI_EXIT_WHERRY;
 }

@@ -463,10 +463,8 @@ def test_deep_and_wide_messages(shared):
                 ("/" + CONTAINERS + "Create", h2.pb_bytes(1, entries)), ("/" + NAMESPACES + "Create", container),
                 ("/" + EVENTS + "Subscribe", many), ("/" + SNAPSHOTS + "List", many), ("/" + IMAGES + "List", many),
                 ("/" + TASKS + "Create", h2.pb_bytes(3, b"") * (4 << 20))]:
-            started = time.monotonic()
-            reply = unary(c, h2.message(payload), [("containerd-namespace", "default"), ("grpc-timeout", "5S")], path)
-            assert reply.grpc_status not in (OK, None), (path, reply)
-            assert time.monotonic() - started < 3, path
+            reply = unary(c, h2.message(payload), [("containerd-namespace", "default")], path)
+            assert reply.grpc_status in (INTERNAL, EXHAUSTED), (path, reply)
 
 
 # --- limits of requests -----------------------------------------------------------------------------
