@@ -221,7 +221,9 @@ int tree_add_whiteout(struct tree *t, const char *clean, enum whiteout_kind kind
     const char *name = base + strlen(PREFIX);
     if (t->whiteouts != WHITEOUTS_PLAIN)
         return hide(t, fd, name, clean, e);
-    snprintf(target, sizeof(target), "%s%s%s", dir, *dir ? "/" : "", name);
+    /* The path without the prefix. */
+    memcpy(target, clean, (size_t)(base - clean));
+    memcpy(target + (base - clean), name, strlen(name) + 1);
     if (is_own(t, dir, name))
         return remove_not_own(t, fd, name, target, e);
     /* Deleting drops the cache, and with it the fd. */
