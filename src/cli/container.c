@@ -167,10 +167,8 @@ int container_end_task(struct cli *cli, const char *id, bool force, struct err *
     if (task->process->status != PB__V1TYPES__STATUS__STOPPED && !force)
         return err_set(e, ERR_FAILED_PRECONDITION,
                        "container %s is running; stop it first, or remove it with -f", id);
-    if (task->process->status == PB__V1TYPES__STATUS__CREATED ||
-        task->process->status == PB__V1TYPES__STATUS__RUNNING ||
-        task->process->status == PB__V1TYPES__STATUS__PAUSED ||
-        task->process->status == PB__V1TYPES__STATUS__PAUSING) {
+    /* One of unknown state is that of a shim which does not answer: SIGKILL ends that too. */
+    if (task->process->status != PB__V1TYPES__STATUS__STOPPED) {
         r = process_kill(cli, id, "", SIGKILL, false, e);
         if (r < 0 && e->code != ERR_NOT_FOUND)
             return r;

@@ -193,7 +193,11 @@ void task_kill_unreachable(struct task *task)
 {
     _cleanup_(proc_done) struct proc proc = PROC_NULL;
 
-    if (task->is_linux || (task->shim && shim_kill(task->shim, KILL_TIMEOUT_MS) >= 0) ||
+    if (task->is_linux) {
+        linux_kill_shim(task->shim, &task->bundle);
+        return;
+    }
+    if ((task->shim && shim_kill(task->shim, KILL_TIMEOUT_MS) >= 0) ||
         shim_find(task->tasks->options.host.grpc_address, task->ns, task->id, &proc) < 0)
         return;
     log_warn("shim %d of task %s cannot be reached: killing it", (int)proc.pid, task->key);
@@ -212,7 +216,8 @@ static void find_exit(struct tasks *t, struct task *task, struct task_exit *ret)
     /* The connection may have gone before the process. */
     if (task->is_linux)
         task_end_shim(task, task->shim);
-    task_kill_unreachable(task);
+    else
+        task_kill_unreachable(task);
     int r = task_clean_up(task, ret, &e);
     if (r < 0)
         log_warn("clean up after task %s: %s", task->key, e.msg);

@@ -50,7 +50,7 @@ enum task_state tasks_state(struct tasks *t, const struct task *task);
 /* True when the death of its shim leads (or has led) to a cleanup that answers task_wait(). */
 bool tasks_will_clean_up(struct tasks *t, const struct task *task);
 /* [not the loop] Kills the shim of a task that is lost, in case it is alive, or of one that is
- * stuck: then the cleanup of a dead shim follows. Not for runtime v1. */
+ * stuck: then the cleanup of a dead shim follows. */
 void task_kill_unreachable(struct task *task);
 /* The shim of a LIVE task, referenced; NULL otherwise. */
 struct shim *tasks_live_shim(struct tasks *t, const struct task *task);

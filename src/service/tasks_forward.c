@@ -85,6 +85,13 @@ static void forward_killed(void *userdata, const struct err *e, ProtobufCMessage
     forward_free(f);
 }
 
+static void await_end(struct forward *f)
+{
+    pb__task__wait_request__init(&f->shim.wait);
+    f->shim.wait.id = f->task->id;
+    task_wait(f->task, &f->shim.base, forward_killed, f);
+}
+
 /* [pool] The job has a reference of its own: the answer comes from the loop. */
 static void kill_stuck_shim(struct workq_job *job)
 {
@@ -118,16 +125,22 @@ static void forward_probed(void *userdata, const struct err *e, ProtobufCMessage
     }
     log_warn("shim of task %s does not answer, and its container is to be killed: killing both",
              f->task->key);
-    pb__task__wait_request__init(&f->shim.wait);
-    f->shim.wait.id = f->task->id;
-    task_wait(f->task, &f->shim.base, forward_killed, f);
+    await_end(f);
 }
 
-static bool is_last_resort(const struct forward *f, const struct err *e)
+/* SIGKILL for a whole container. */
+static bool is_last_resort(const struct forward *f)
 {
-    return e && e->code == ERR_DEADLINE_EXCEEDED && !f->task->is_linux &&
-           str_eq(f->route->method, "Kill") && f->shim.kill.signal == SIGKILL &&
+    return str_eq(f->route->method, "Kill") && f->shim.kill.signal == SIGKILL &&
            str_empty(f->shim.kill.exec_id);
+}
+
+/* The shim has died, and the cleanup that follows kills the container. */
+static bool is_being_killed(const struct forward *f)
+{
+    const struct service_context *ctx = grpc_call_userdata(f->call);
+
+    return tasks_will_clean_up(ctx->tasks, f->task);
 }
 
 static void forward_replied(void *userdata, const struct err *e, ProtobufCMessage *reply)
@@ -136,7 +149,11 @@ static void forward_replied(void *userdata, const struct err *e, ProtobufCMessag
     struct err oom = ERR_INIT;
     ProtobufCMessage *answer = NULL;
 
-    if (is_last_resort(f, e)) {
+    if (e && e->code == ERR_UNAVAILABLE && is_last_resort(f) && is_being_killed(f)) {
+        await_end(f);
+        return;
+    }
+    if (e && e->code == ERR_DEADLINE_EXCEEDED && is_last_resort(f)) {
         pb__task__state_request__init(&f->shim.state);
         f->shim.state.id = f->task->id;
         task_call(f->task, "State", &f->shim.base, &pb__task__state_response__descriptor,

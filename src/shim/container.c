@@ -543,7 +543,7 @@ void container_release(struct container *c, struct op *op, op_fn fn)
 {
     op->launched = fn;
     op->tries = 0;
-    if (cgroup_is_known(&c->cgroup) && !c->has_private_pids)
+    if (cgroup_is_known(&c->cgroup) && (!c->has_private_pids || c->lost_runtime))
         cgroup_remove(&c->cgroup); /* what the runtime found busy when it deleted */
     unmount_rootfs(op);
 }

@@ -26,7 +26,9 @@ struct container {
     struct cgroup cgroup;
     struct oom oom;
     bool has_private_pids;
-    char *checkpoint; /* restored from at start, NULL: none */
+    bool is_killed;    /* all of it: it must not be paused any more */
+    bool lost_runtime; /* it is ended without the OCI runtime */
+    char *checkpoint;  /* restored from at start, NULL: none */
     struct process *init;
     struct map execs;      /* by exec id, references */
     bool init_end_pending; /* known, and to be told when the last exec has ended */

@@ -1,6 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "shim/container_end.h"
 
+#include <fcntl.h>
+
+#include "base/fs.h"
 #include "base/log.h"
 
 struct ending {
@@ -26,12 +29,24 @@ static void delete_ended(void *userdata, _unused_ const struct process_exit *exi
 }
 
 /* By its group, which also ends what is paused. */
-static void kill_all(struct container *c)
+bool container_kill_all(struct container *c)
 {
     if (cgroup_is_known(&c->cgroup) && cgroup_kill(&c->cgroup) > 0)
-        return;
-    if (child_is_alive(&c->init->child))
-        proc_kill(&c->init->child.proc, SIGKILL);
+        return true;
+    return child_is_alive(&c->init->child) && proc_kill(&c->init->child.proc, SIGKILL) == 0;
+}
+
+void container_delete_state(struct container *c)
+{
+    _free_ char *state = fs_join(c->runtime.root, c->id);
+
+    log_warn("container %s is deleted without its OCI runtime: %s is missing", c->id,
+             c->runtime.path);
+    container_kill_all(c);
+    int r = state ? fs_rm_rf(AT_FDCWD, state) : -ENOMEM;
+    if (r < 0 && r != -ENOENT)
+        log_warn("remove what the OCI runtime kept of container %s: %s", c->id, err_strerror(r));
+    c->lost_runtime = true; /* so its groups go at its release */
 }
 
 static void container_end(struct container *c)
@@ -51,7 +66,7 @@ static void container_end(struct container *c)
         delete_ended(ending, NULL);
         return;
     }
-    kill_all(c);
+    container_kill_all(c);
     if (process_wait(init, delete_ended, ending, &e) < 0)
         on_deleted(ending, &e);
 }
@@ -75,7 +90,7 @@ void containers_end(struct shim *s)
 
 void container_abandon(struct container *c)
 {
-    kill_all(c);
+    container_kill_all(c);
     if (c->n_mounts > 0)
         mount_unmount_below(c->rootfs);
     if (cgroup_is_known(&c->cgroup))

@@ -47,7 +47,7 @@ static void on_paused(void *userdata, const struct err *e, const char *output)
     if (!e) {
         event.container_id = p->container->id;
         container_publish(p->container, TOPIC_PAUSED, &event.base);
-        if (p->has_ended)
+        if (p->has_ended || p->container->is_killed)
             cgroup_thaw(&p->container->cgroup);
     }
     op_end(op, e);

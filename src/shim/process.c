@@ -12,6 +12,7 @@
 #include "events.pb-c.h"
 #include "oci/exit_record.h"
 #include "shim/container.h"
+#include "shim/container_end.h"
 #include "shim/topics.h"
 #include "wire/pb.h"
 
@@ -647,6 +648,10 @@ static void on_deleted(void *userdata, const struct err *e, const char *output)
     struct op *op = userdata;
     struct process *p = op->process;
 
+    if (e && runtime_is_missing(e)) {
+        container_delete_state(p->container);
+        e = NULL;
+    }
     if (e && (strstr(e->msg, "busy") || strstr(e->msg, "Busy")) && op->tries++ < DELETE_TRIES) {
         event_timer_arm(&p->container->shim->loop, &op->timer, DELETE_RETRY_MS, on_delete_retry);
         return;
@@ -730,8 +735,18 @@ void process_delete(struct process *p, struct process_exit *ret_exit, done_fn do
 static void on_killed(void *userdata, const struct err *e, const char *output)
 {
     struct op *op = userdata;
+    struct container *c = op->process->container;
 
+    /* SIGKILL does not need the runtime. */
+    if (e && runtime_is_missing(e) && op->signal == SIGKILL && container_kill_all(c))
+        e = NULL;
     if (!e) {
+        /* Of a paused container the signal would wait until it goes on: crun leaves it at that. */
+        if (op->signal == SIGKILL) {
+            c->is_killed = true;
+            if (process_is_paused(c->init))
+                cgroup_thaw(&c->cgroup);
+        }
         op_end(op, NULL);
         return;
     }

@@ -70,6 +70,12 @@ int runtime_find(const char *name, char **ret, struct err *e)
     return r < 0 ? err_errno(e, r, "failed to look for \"%.500s\" in $PATH", name) : 0;
 }
 
+bool runtime_is_missing(const struct err *e)
+{
+    return e->errnum == ENOENT || e->errnum == ENOTDIR || e->errnum == EACCES ||
+           e->errnum == ENOEXEC;
+}
+
 void runtime_args_add(struct runtime_args *a, const char *arg)
 {
     /* One too many marks the overflow, which runtime_call_new() refuses. */

@@ -29,6 +29,8 @@ struct runtime {
 void runtime_done(struct runtime *r);
 /* Name of the program, for sentences. */
 const char *runtime_name(const struct runtime *r);
+/* Whether a call has failed since there is nothing at the runtime's path that can be executed. */
+bool runtime_is_missing(const struct err *e);
 /* Path of the runtime a client named: absolute, or looked up in $PATH. ERR_UNKNOWN in the words of
  * Go's os/exec, which dockerd looks for. */
 int runtime_find(const char *name, char **ret, struct err *e);
@@ -55,7 +57,8 @@ struct runtime_request {
 #define RUNTIME_OUTPUT_MAX 16384
 
 struct runtime_call;
-/* e is NULL on success; output ends in NUL and is borrowed for the duration of the call. */
+/* e is NULL on success, else the outcome of the runtime or (runtime_is_missing()) of its start;
+ * output ends in NUL and is borrowed for the duration of the call. */
 typedef void (*runtime_call_fn)(void *userdata, const struct err *e, const char *output);
 
 /* Starts; fn comes from the loop. On failure it does not. */
