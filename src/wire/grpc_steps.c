@@ -97,13 +97,14 @@ static void call_step_message(struct grpc_call *call, enum step step, struct grp
     bool is_good = true;
 
     if (in) {
-        is_good = pb_unpack(call->method->request, in->bytes, n, &message, &e) == 0;
+        is_good = pb_unpack_request(call->method->request, in->bytes, n, &message, &e) == 0;
         free(in->bytes);
         free(in);
         /* Beside grpc-go: a request that cannot be read is Internal, not InvalidArgument. */
         if (!is_good) {
             err_wrap(&e, "grpc: error unmarshalling request");
-            e.code = ERR_INTERNAL;
+            if (e.code != ERR_RESOURCE_EXHAUSTED)
+                e.code = ERR_INTERNAL;
             grpc_call_finish(call, &e);
         }
     }

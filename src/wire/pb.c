@@ -5,16 +5,21 @@
 
 /*
  * What unpacking may cost, in bytes of memory: a message of two-byte elements would otherwise grow
- * to fifty times its size in small allocations. Ordinary messages need less than ten times theirs.
+ * to fifty times its size in small allocations. The base is for messages of small parts that are
+ * small themselves.
  */
 #define COST_BASE (1024 * 1024)
-#define COST_PER_BYTE 16
 #define COST_ALLOCATION 16
 #define COST_UNKNOWN (sizeof(ProtobufCMessageUnknownField) + COST_ALLOCATION)
+/* protobuf-c notes every field of a message before it reads them: the first few on the stack, the
+ * others in pieces of which the last may be half empty. */
+#define FIELDS_ON_STACK 16
+#define COST_NOTE (2 * 32)
 
 struct scan_level {
     const ProtobufCMessageDescriptor *descriptor;
     const uint8_t *end;
+    size_t fields;
 };
 
 struct scan {
@@ -84,7 +89,7 @@ static const char *scan_bytes(struct scan *s, const uint8_t *end, uint32_t numbe
 
 static const char *scan_field(struct scan *s)
 {
-    const struct scan_level *level = &s->levels[s->depth - 1];
+    struct scan_level *level = &s->levels[s->depth - 1];
     const uint8_t *end = level->end;
     uint64_t tag, value;
 
@@ -92,6 +97,8 @@ static const char *scan_field(struct scan *s)
         return "a field number is out of range";
     uint32_t number = (uint32_t)(tag >> 3);
     size_t fixed = 0;
+    if (++level->fields > FIELDS_ON_STACK)
+        s->cost += COST_NOTE;
     switch (tag & 7) {
     case 0:
         if (!scan_varint(s, end, &value))
@@ -122,11 +129,11 @@ static const char *scan_field(struct scan *s)
 }
 
 /* Iterative: the depth comes from the peer. */
-static const char *scan_message(const ProtobufCMessageDescriptor *descriptor, const uint8_t *bytes,
-                                size_t n)
+static int scan_message(const ProtobufCMessageDescriptor *descriptor, const uint8_t *bytes,
+                        size_t n, unsigned cost_per_byte, struct err *e)
 {
     struct scan s;
-    const uint64_t most = COST_BASE + (uint64_t)n * COST_PER_BYTE;
+    const uint64_t most = COST_BASE + (uint64_t)n * cost_per_byte;
 
     s.at = bytes;
     s.cost = descriptor->sizeof_message;
@@ -139,29 +146,45 @@ static const char *scan_message(const ProtobufCMessageDescriptor *descriptor, co
         }
         const char *wrong = scan_field(&s);
         if (wrong)
-            return wrong;
+            return err_set(e, ERR_INVALID_ARGUMENT, "read %s: %s", descriptor->name, wrong);
         if (s.cost > most)
-            return "it has too many small parts";
+            return err_set(
+                e, ERR_RESOURCE_EXHAUSTED,
+                "read %s: its %zu bytes have so many small parts that it would take more "
+                "than %llu bytes of memory",
+                descriptor->name, n, (unsigned long long)most);
     }
-    return NULL;
+    return 0;
 }
 
-int pb_unpack(const ProtobufCMessageDescriptor *descriptor, const void *bytes, size_t n,
-              ProtobufCMessage **ret, struct err *e)
+static int unpack(const ProtobufCMessageDescriptor *descriptor, const void *bytes, size_t n,
+                  unsigned cost_per_byte, ProtobufCMessage **ret, struct err *e)
 {
     static const uint8_t nothing[1];
 
     if (!bytes)
         bytes = nothing;
-    const char *wrong = scan_message(descriptor, bytes, n);
-    if (wrong)
-        return err_set(e, ERR_INVALID_ARGUMENT, "read %s: %s", descriptor->name, wrong);
+    int r = scan_message(descriptor, bytes, n, cost_per_byte, e);
+    if (r < 0)
+        return r;
     ProtobufCMessage *m = protobuf_c_message_unpack(descriptor, NULL, n, bytes);
     if (!m)
         return err_set(e, ERR_INVALID_ARGUMENT, "read %s: a field has the wrong type",
                        descriptor->name);
     *ret = m;
     return 0;
+}
+
+int pb_unpack(const ProtobufCMessageDescriptor *descriptor, const void *bytes, size_t n,
+              ProtobufCMessage **ret, struct err *e)
+{
+    return unpack(descriptor, bytes, n, PB_REPLY_COST, ret, e);
+}
+
+int pb_unpack_request(const ProtobufCMessageDescriptor *descriptor, const void *bytes, size_t n,
+                      ProtobufCMessage **ret, struct err *e)
+{
+    return unpack(descriptor, bytes, n, PB_REQUEST_COST, ret, e);
 }
 
 void pb_free(ProtobufCMessage *m)

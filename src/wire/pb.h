@@ -19,11 +19,19 @@
 #include "google/protobuf/timestamp.pb-c.h"
 
 #define PB_DEPTH_MAX 100
+/* Memory for a byte of a message, beside 1 MiB for the message itself. Replies may be lists of many
+ * small things (the processes of a container); no request is. */
+#define PB_REPLY_COST 16
+#define PB_REQUEST_COST 4
 
 /* Unpacks after a look over the nesting (at most PB_DEPTH_MAX deep by the descriptor) and over the
- * strings (UTF-8). ERR_INVALID_ARGUMENT. The caller frees with pb_free(). */
+ * strings (UTF-8): ERR_INVALID_ARGUMENT; and over the memory that it will take, what is needed for
+ * unpacking alone included: ERR_RESOURCE_EXHAUSTED. The caller frees with pb_free(). */
 int pb_unpack(const ProtobufCMessageDescriptor *descriptor, const void *bytes, size_t n,
               ProtobufCMessage **ret, struct err *e);
+/* The same for what clients send. */
+int pb_unpack_request(const ProtobufCMessageDescriptor *descriptor, const void *bytes, size_t n,
+                      ProtobufCMessage **ret, struct err *e);
 void pb_free(ProtobufCMessage *m); /* takes NULL */
 /* malloc'ed and packed; *ret may be NULL when the message is empty and n is 0. -ENOMEM. */
 int pb_pack(const ProtobufCMessage *m, uint8_t **ret, size_t *ret_n);

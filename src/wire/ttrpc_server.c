@@ -227,8 +227,9 @@ static int read_request(struct conn *conn, const struct ttrpc_frame *f, struct t
     if (conn->n_calls >= TTRPC_SERVER_MAX_CALLS)
         return err_set(e, ERR_RESOURCE_EXHAUSTED, "more than %d calls are open on one connection",
                        TTRPC_SERVER_MAX_CALLS);
-    if (pb_unpack(&pb__ttrpc__request__descriptor, f->payload, f->length, &envelope, &wrong) < 0)
-        return err_set(e, ERR_INVALID_ARGUMENT, "unmarshal request error: %s", wrong.msg);
+    if (pb_unpack_request(&pb__ttrpc__request__descriptor, f->payload, f->length, &envelope,
+                          &wrong) < 0)
+        return err_set(e, wrong.code, "unmarshal request error: %s", wrong.msg);
     call->envelope = (Pb__Ttrpc__Request *)envelope;
 
     const struct ttrpc_service *service = find_service(conn->server, call->envelope->service);
@@ -239,9 +240,10 @@ static int read_request(struct conn *conn, const struct ttrpc_frame *f, struct t
         return err_set(e, ERR_UNIMPLEMENTED, "method %s", call->envelope->method);
     if (call->envelope->timeout_nano < 0)
         return err_set(e, ERR_DEADLINE_EXCEEDED, "context deadline exceeded");
-    if (pb_unpack(method->request, call->envelope->payload.data, call->envelope->payload.len,
-                  &call->request, &wrong) < 0)
-        return err_set(e, ERR_INTERNAL, "ttrpc: error unmarshalling payload: %s", wrong.msg);
+    if (pb_unpack_request(method->request, call->envelope->payload.data,
+                          call->envelope->payload.len, &call->request, &wrong) < 0)
+        return err_set(e, wrong.code == ERR_RESOURCE_EXHAUSTED ? wrong.code : ERR_INTERNAL,
+                       "ttrpc: error unmarshalling payload: %s", wrong.msg);
     *ret_method = method;
     return 0;
 }
