@@ -269,10 +269,12 @@ static void on_signal(struct event_fd *source, _unused_ uint32_t events)
     reaper_collect(&s->shim.reaper);
 }
 
+/* All that could end us: SIGXFSZ comes with a log file that reaches the limit on its size, of which
+ * the write tells us as well. */
 static int watch_signals(struct serving *s)
 {
-    static const int numbers[] = {SIGCHLD, SIGTERM, SIGINT,  SIGHUP,  SIGPIPE,
-                                  SIGUSR1, SIGUSR2, SIGALRM, SIGWINCH};
+    static const int numbers[] = {SIGCHLD, SIGTERM, SIGINT,  SIGHUP,   SIGPIPE,
+                                  SIGUSR1, SIGUSR2, SIGALRM, SIGWINCH, SIGXFSZ};
     sigset_t mask;
 
     sigemptyset(&mask);
