@@ -103,7 +103,9 @@ int oom_watch(struct oom *oom, struct event_loop *loop, const struct cgroup *c, 
         r = -EBADMSG;
     if (r >= 0)
         r = event_fd_add(loop, &oom->source, oom->fd, c->is_unified ? EPOLLPRI : EPOLLIN, on_event);
-    if (r < 0)
-        oom_done(oom);
+    if (r < 0) { /* the file is kept: it can be looked at all the same */
+        event_fd_remove(&oom->source);
+        close_fd(&oom->fd);
+    }
     return MIN_OF(r, 0);
 }

@@ -256,6 +256,7 @@ void process_tell_end(struct process *p)
         container_init_ended(c);
     } else {
         process_ref(p);
+        oom_check(&c->oom);
         process_publish_end(p);
         container_exec_ended(c);
         process_unref(p);
