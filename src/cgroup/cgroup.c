@@ -193,6 +193,15 @@ void cgroup_thaw(const struct cgroup *c)
     write_file(v1, "freezer.state", "THAWED");
 }
 
+bool cgroup_is_frozen(const struct cgroup *c)
+{
+    _free_ char *v2 = cgroup_dir(c, NULL);
+    _free_ char *v1 = cgroup_dir(c, "freezer");
+    _free_ char *state = stats_read(v1 ? v1 : v2, v1 ? "freezer.state" : "cgroup.freeze");
+
+    return !state || (!str_after_prefix(state, "THAWED") && !str_after_prefix(state, "0"));
+}
+
 /* Whether pid is in dir or below, going by what its /proc entry says now. */
 static bool is_member(const struct cgroup *c, const char *controller, const char *dir, pid_t pid)
 {

@@ -54,6 +54,8 @@ int cgroup_kill(const struct cgroup *c);
 int cgroup_end(const struct cgroup *c, int timeout_ms);
 /* Lets a paused container go on. */
 void cgroup_thaw(const struct cgroup *c);
+/* Whether it is paused, as far as can be seen: true if nothing can. */
+bool cgroup_is_frozen(const struct cgroup *c);
 /* Removes its directories if they are empty. */
 void cgroup_remove(const struct cgroup *c);
 /* Puts a process into path below every hierarchy, making the directories. */

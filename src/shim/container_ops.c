@@ -47,9 +47,10 @@ static void on_paused(void *userdata, const struct err *e, const char *output)
     if (!e) {
         event.container_id = p->container->id;
         container_publish(p->container, TOPIC_PAUSED, &event.base);
-        if (p->has_ended || p->container->is_killed)
-            cgroup_thaw(&p->container->cgroup);
     }
+    /* A runtime that was killed half way may have frozen it and not said so. */
+    if (e || p->has_ended || p->container->is_killed)
+        cgroup_thaw(&p->container->cgroup);
     op_end(op, e);
 }
 
@@ -82,6 +83,8 @@ static void on_resumed(void *userdata, const struct err *e, const char *output)
             p->state = PROCESS_RUNNING;
         event.container_id = p->container->id;
         container_publish(p->container, TOPIC_RESUMED, &event.base);
+    } else if (p->state == PROCESS_PAUSED && !cgroup_is_frozen(&p->container->cgroup)) {
+        p->state = PROCESS_RUNNING; /* it was resumed, and the runtime did not get to say so */
     }
     op_end(op, e);
 }
