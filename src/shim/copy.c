@@ -7,7 +7,7 @@
 #include "shim/copy.h"
 
 #include <fcntl.h>
-#include <sys/ioctl.h>
+#include <inttypes.h>
 
 #include "base/log.h"
 
@@ -56,6 +56,10 @@ static enum move flush_chunk(struct copy *c)
             c->dropped += left;
             break;
         }
+        if (c->dropped > 0)
+            log_warn("output of a container is taken again, %" PRIu64 " bytes are missing",
+                     c->dropped);
+        c->dropped = 0;
         c->moved += (size_t)n;
         c->chunk_at += (size_t)n;
     }
@@ -128,9 +132,11 @@ static void on_dst(struct event_fd *source, _unused_ uint32_t events)
 
 static void wait_for(struct copy *c, bool dst)
 {
+    dst = dst || c->src_always_ready;
     c->waits_for_dst = dst;
     /* A silent source leaves epoll altogether, or its hang-up would wake us over and over. */
-    event_fd_set(&c->src, dst ? 0 : EPOLLIN);
+    if (!c->src_always_ready)
+        event_fd_set(&c->src, dst ? 0 : EPOLLIN);
     if (!c->dst_always_ready)
         event_fd_set(&c->dst, dst ? EPOLLOUT : 0);
 }
@@ -176,7 +182,10 @@ int copy_start(struct copy *c, struct event_loop *loop, int src_fd, int dst_fd, 
     else
         event_fd_set(&c->dst, 0);
     r = event_fd_add(loop, &c->src, src_fd, EPOLLIN, on_src);
-    if (r < 0) {
+    if (r == -EPERM && !c->dst_always_ready) {
+        c->src_always_ready = true;
+        wait_for(c, true);
+    } else if (r < 0) {
         event_fd_remove(&c->dst);
         return r;
     }

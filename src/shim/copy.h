@@ -4,8 +4,9 @@
  * pipes, read(2) and write(2) where one side is a terminal or a file. At most one chunk is ever
  * held here, and only while the reader does not take it.
  *
- * A destination that cannot be polled (a regular file, /dev/null) counts as always ready; what it
- * refuses (a full disk) is dropped and counted, so that the writer goes on.
+ * A side that cannot be polled (a regular file, /dev/null) counts as always ready; not both may be
+ * such. What a destination of that kind refuses (a full disk) is dropped and counted, so that the
+ * writer goes on; the log says when that begins, and when it ends how much is missing.
  */
 #pragma once
 
@@ -23,15 +24,16 @@ struct copy {
     char *chunk;        /* read and not yet written */
     size_t chunk_at, chunk_len, chunk_size;
     bool may_splice;
-    bool dst_always_ready;
+    bool src_always_ready, dst_always_ready;
     bool waits_for_dst;
     bool src_ended;   /* why it ended: true for the source, false for the destination */
     uint64_t moved;   /* bytes taken by the destination */
-    uint64_t dropped; /* bytes it refused */
+    uint64_t dropped; /* bytes it refused since it last took some */
     copy_ended_fn ended;
 };
 
-/* Both fds must be non-blocking, each used by this copy alone. 0 or negative errno. */
+/* Both fds must be non-blocking, each used by this copy alone. 0 or negative errno; -EPERM: neither
+ * can be polled. */
 int copy_start(struct copy *c, struct event_loop *loop, int src_fd, int dst_fd,
                copy_ended_fn ended);
 /* No-op when it is not running. */

@@ -108,6 +108,20 @@ static int is_fifo(const char *path)
     return S_ISFIFO(st.st_mode);
 }
 
+/* What is no fifo is copied through a pipe all the same: with the fd of a file of the host a
+ * container could open that file for writing, and with the fd of a directory leave its root. */
+static int open_input_file(struct stdio *io, const char *path, struct err *e)
+{
+    struct stat st;
+    int fd = neg_errno(open(path, O_RDONLY | O_NONBLOCK | O_CLOEXEC | O_NOCTTY));
+
+    int r = fd < 0 ? fd : neg_errno(fstat(fd, &st));
+    if (r >= 0 && S_ISDIR(st.st_mode))
+        r = -EISDIR;
+    io->input_source_fd = fd;
+    return r < 0 ? err_errno(e, r, "failed to open stdin %.500s", path) : 0;
+}
+
 static int open_input(struct stdio *io, const struct stdio_request *request, struct err *e)
 {
     const char *path = request->stdin_path;
@@ -120,15 +134,10 @@ static int open_input(struct stdio *io, const struct stdio_request *request, str
     int fifo = is_fifo(path);
     if (fifo < 0)
         return err_errno(e, fifo, "failed to open stdin fifo %.500s", path);
-    if (fifo == 0) {
-        /* A file or a device needs no copying, and cannot be waited for. */
-        if (io->terminal)
-            return 0;
-        io->child_fds[0] = neg_errno(open(path, O_RDONLY | O_CLOEXEC | O_NOCTTY));
-        return io->child_fds[0] < 0
-                   ? err_errno(e, io->child_fds[0], "failed to open stdin %.500s", path)
-                   : 0;
-    }
+    if (fifo == 0 && io->terminal)
+        return 0; /* its end would hang the terminal up at once */
+    if (fifo == 0 && open_input_file(io, path, e) < 0)
+        return ERR_RETURN;
     io->input_path = strdup(path);
     if (!io->input_path)
         return err_oom(e);
@@ -138,6 +147,20 @@ static int open_input(struct stdio *io, const struct stdio_request *request, str
             return err_errno(e, r, "failed to make a pipe for stdin");
     }
     return 0;
+}
+
+/* A link may stand for a file that is there, but none is made through one: it would be made
+ * wherever the owner of the link likes. O_EXCL is what says so to open(2). */
+static int open_log_file(const char *path)
+{
+    const int flags = O_WRONLY | O_APPEND | O_CLOEXEC | O_NOCTTY | O_NONBLOCK;
+    int fd = neg_errno(open(path, flags));
+
+    if (fd == -ENOENT)
+        fd = neg_errno(open(path, flags | O_CREAT | O_EXCL, 0644));
+    if (fd == -EEXIST) /* somebody was faster, or it is a link to nothing */
+        fd = neg_errno(open(path, flags));
+    return fd;
 }
 
 static int open_file_uri(struct stdio_output *o, const char *uri, struct err *e)
@@ -155,8 +178,7 @@ static int open_file_uri(struct stdio_output *o, const char *uri, struct err *e)
     int r = *parent ? fs_mkdir_p(AT_FDCWD, parent, 0755) : 0;
     if (r < 0)
         return err_errno(e, r, "failed to make directory %.500s", parent);
-    o->target_fd = neg_errno(
-        open(path, O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC | O_NOCTTY | O_NONBLOCK, 0644));
+    o->target_fd = open_log_file(path);
     if (o->target_fd < 0)
         return err_errno(e, o->target_fd, "failed to open log file %.500s", path);
     return 0;
@@ -401,11 +423,28 @@ static void finish_streams(struct stdio *io)
         finish(io);
 }
 
+static void on_output_ended(struct copy *copy);
+
+/* Nobody takes the output any more: it is read all the same, or the process would wait for ever. */
+static int discard_output(struct stdio_output *o)
+{
+    int fd = neg_errno(open("/dev/null", O_WRONLY | O_CLOEXEC));
+
+    if (fd < 0)
+        return fd;
+    log_warn("whoever took the output of a container has gone: what comes is dropped");
+    close_fd(&o->target_fd);
+    o->target_fd = fd;
+    return copy_start(&o->copy, o->io->reaper->loop, o->source_fd, fd, on_output_ended);
+}
+
 /* Output is over: let the client see it. */
 static void on_output_ended(struct copy *copy)
 {
     struct stdio_output *o = container_of(copy, struct stdio_output, copy);
 
+    if (!copy->src_ended && discard_output(o) == 0)
+        return;
     close_output(o);
     if (o->io->finished && !is_copying_output(o->io))
         finish_streams(o->io);
@@ -456,14 +495,16 @@ int stdio_connect(struct stdio *io, struct err *e)
 int stdio_connect_input(struct stdio *io, struct err *e)
 {
     _free_ char *path = TAKE(io->input_path);
+    bool from_fifo = io->input_source_fd < 0; /* a file is open already */
 
     if (!path || io->input_target_fd < 0)
         return 0;
     /* In this order neither open waits: the second finds a reader, us. Without the second the
      * reader waits for the client's writer and ends with it. */
-    int r = io->input_source_fd =
-        neg_errno(open(path, O_RDONLY | O_NONBLOCK | O_CLOEXEC | O_NOCTTY));
-    if (r >= 0 && !io->input_closed)
+    if (from_fifo)
+        io->input_source_fd = neg_errno(open(path, O_RDONLY | O_NONBLOCK | O_CLOEXEC | O_NOCTTY));
+    int r = io->input_source_fd;
+    if (r >= 0 && from_fifo && !io->input_closed)
         r = io->input_holder_fd = neg_errno(open(path, O_WRONLY | O_NONBLOCK | O_CLOEXEC));
     if (r < 0)
         return err_errno(e, r, "failed to open stdin fifo %.500s", path);

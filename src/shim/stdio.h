@@ -62,9 +62,9 @@ struct stdio {
     int child_fds[3]; /* what the process gets; -EBADF: /dev/null */
     struct stdio_output output[2];
     struct copy input;
-    char *input_path;    /* of the fifo, until it is opened */
+    char *input_path;    /* until copying begins */
     bool input_closed;   /* CloseIO came */
-    int input_source_fd; /* the fifo */
+    int input_source_fd; /* the fifo, or a file */
     int input_target_fd; /* write end of the pipe, or a dup of the master */
     int input_holder_fd; /* our writer of the fifo */
     struct logger *logger;

@@ -95,6 +95,45 @@ static void test_append(void **state)
     event_loop_done(&loop);
 }
 
+/* Nor can a file that is read: the pipe behind it says when there is room. */
+static void test_from_file(void **state)
+{
+    char path[] = "/tmp/test-copy-XXXXXX";
+    struct event_loop loop;
+    struct copy c = {};
+    int out[2];
+    size_t got = 0;
+    uint8_t chunk[5000];
+
+    int fd = mkstemp(path);
+    assert_true(fd >= 0);
+    for (size_t i = 0; i < SIZE; i++) {
+        uint8_t byte = (uint8_t)(i * 7 >> 3);
+        assert_int_equal(write(fd, &byte, 1), 1);
+    }
+    assert_int_equal(lseek(fd, 0, SEEK_SET), 0);
+    assert_int_equal(event_loop_init(&loop), 0);
+    make_pipe(out, true, true);
+    has_ended = false;
+    assert_int_equal(copy_start(&c, &loop, fd, out[1], on_ended), 0);
+    for (int i = 0; i < 1000 && !(has_ended && got == SIZE); i++) {
+        event_loop_turn(&loop, 0);
+        ssize_t n = read(out[0], chunk, sizeof(chunk));
+        for (ssize_t j = 0; j < n; j++, got++)
+            assert_int_equal(chunk[j], (uint8_t)(got * 7 >> 3));
+    }
+    assert_int_equal(got, SIZE);
+    assert_true(has_ended);
+    assert_true(c.src_ended);
+    /* From file to file nothing would ever wake it. */
+    assert_int_equal(copy_start(&c, &loop, fd, fd, on_ended), -EPERM);
+    close(fd);
+    close(out[0]);
+    close(out[1]);
+    unlink(path);
+    event_loop_done(&loop);
+}
+
 /* A reader that has gone ends the copy, and that is told apart. */
 static void test_broken_pipe(void **state)
 {
@@ -125,6 +164,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_slow_reader),
         cmocka_unit_test(test_append),
+        cmocka_unit_test(test_from_file),
         cmocka_unit_test(test_broken_pipe),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
