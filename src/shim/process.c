@@ -169,10 +169,9 @@ void op_end(struct op *op, const struct err *e)
 void op_call(struct op *op, const struct runtime_request *request, runtime_call_fn fn)
 {
     struct container *c = op->process->container;
-    struct runtime_call *call;
     struct err e = ERR_INIT;
 
-    if (runtime_call_new(&c->shim->reaper, &c->runtime, request, fn, op, &call, &e) < 0)
+    if (runtime_call_new(&c->shim->reaper, &c->runtime, request, fn, op, &op->call, &e) < 0)
         fn(op, &e, "");
 }
 
@@ -333,8 +332,11 @@ static void on_launched(void *userdata, const struct err *e, const char *output)
     stdio_release_child(&p->io);
     if (!e) {
         struct err why = ERR_INIT;
-        if (process_adopt(p, op->text, &why) < 0 && op->error.code == ERR_OK)
-            op->error = why;
+        if (process_adopt(p, op->text, &why) < 0) {
+            runtime_call_kill_rest(op->call);
+            if (op->error.code == ERR_OK)
+                op->error = why;
+        }
     } else if (op->error.code == ERR_OK) {
         /* Without its own output the runtime complains on the container's. */
         size_t n = stdio_take_stderr(&p->io, printed, sizeof(printed));

@@ -61,6 +61,7 @@ struct op {
     bool all;
     bool runtime_called, runtime_done, stdio_begun, stdio_done;
     const char *command;
+    struct runtime_call *call; /* the last one; good for the duration of its callback */
     op_fn launched;
     unsigned tries;
     char *text;      /* of a launch: the pid file */

@@ -27,11 +27,26 @@ void reaper_done(struct reaper *r)
         reaper_forget(child);
 }
 
+/* Like proc_reap(), and leaves the zombie. */
+static int peek(const struct proc *p, int *ret_status)
+{
+    siginfo_t info = {};
+
+    if (waitid(P_PIDFD, (id_t)p->pidfd, &info, WEXITED | WNOHANG | WNOWAIT) < 0)
+        return -errno;
+    if (info.si_pid == 0)
+        return 0;
+    *ret_status = info.si_code == CLD_EXITED ? info.si_status : 128 + info.si_status;
+    return 1;
+}
+
 /* Takes the status if the child has ended. */
 static void collect_child(struct child *child)
 {
+    _cleanup_(proc_done) struct proc zombie = PROC_NULL;
     int status = 0;
-    int r = proc_reap(&child->proc, false, &status);
+    int r =
+        child->reap_last ? peek(&child->proc, &status) : proc_reap(&child->proc, false, &status);
 
     if (r == 0)
         return;
@@ -40,8 +55,14 @@ static void collect_child(struct child *child)
     if (r < 0)
         status = 128 + SIGKILL;
     child_ended_fn ended = child->ended;
+    if (child->reap_last) {
+        zombie = child->proc;
+        child->proc = (struct proc)PROC_NULL;
+    }
     reaper_forget(child);
     ended(child, status);
+    if (zombie.pidfd >= 0)
+        proc_reap(&zombie, false, &status);
 }
 
 static void on_pidfd(struct event_fd *source, _unused_ uint32_t events)

@@ -23,6 +23,7 @@ struct child {
     struct event_fd source;
     struct list link;
     child_ended_fn ended; /* NULL while not watched */
+    bool reap_last;       /* after ended: its pid, and its group's, cannot have passed on by then */
 };
 #define CHILD_INIT        \
     {                     \

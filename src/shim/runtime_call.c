@@ -20,6 +20,7 @@ struct runtime_call {
     struct reaper *reaper;
     const struct runtime *runtime;
     struct child child;
+    pid_t pid; /* and number of its group; good until fn has returned */
     struct event_fd output_source;
     struct event_timer deadline;
     struct buf output;
@@ -160,12 +161,17 @@ static void call_delete(struct runtime_call *call)
     free(call);
 }
 
+void runtime_call_kill_rest(const struct runtime_call *call)
+{
+    kill(-call->pid, SIGKILL);
+}
+
 struct runtime_call *runtime_call_free(struct runtime_call *call)
 {
     if (!call)
         return NULL;
     if (child_is_alive(&call->child))
-        proc_kill(&call->child.proc, SIGKILL);
+        runtime_call_kill_rest(call);
     reaper_forget(&call->child);
     struct reaper *reaper = call->holds ? call->reaper : NULL;
     call_delete(call);
@@ -205,7 +211,7 @@ static void on_deadline(struct event_timer *timer)
     struct runtime_call *call = container_of(timer, struct runtime_call, deadline);
 
     call->timed_out = true;
-    proc_kill(&call->child.proc, SIGKILL); /* its end comes by the reaper */
+    runtime_call_kill_rest(call); /* its end comes by the reaper */
 }
 
 void runtime_call_hurry(struct runtime_call *call, uint32_t timeout_ms)
@@ -265,8 +271,10 @@ static void on_ended(struct child *child, int status)
 
     if (call->output_fd >= 0)
         drain(call); /* what it left in the pipe; others may hold it open for ever */
-    if (failed)
+    if (failed) {
+        runtime_call_kill_rest(call);
         describe_failure(call, status, &e);
+    }
     if (buf_append(&call->output, "", 1) < 0)
         buf_clear(&call->output);
     const char *output = call->output.len > 0 ? (const char *)buf_head(&call->output) : "";
@@ -340,15 +348,18 @@ static int spawn(struct runtime_call *call, const struct runtime_request *reques
         .cwd = fs_exists(AT_FDCWD, call->runtime->bundle) ? call->runtime->bundle : "/",
         .fds = fds,
         .n_fds = 3,
+        .new_group = true,
         .parent_death_signal = SIGKILL,
     };
     int r = proc_spawn(&s, &p);
     if (r < 0)
         return err_errno(e, r, "fork/exec %s", call->runtime->path);
+    call->pid = p.pid;
+    call->child.reap_last = true;
     r = reaper_watch(call->reaper, &call->child, &p, on_ended);
     if (r < 0) {
         int status;
-        proc_kill(&p, SIGKILL);
+        runtime_call_kill_rest(call);
         proc_reap(&p, true, &status);
         return err_errno(e, r, "failed to watch %s", call->runtime->path);
     }

@@ -5,8 +5,10 @@
  *     <path> --root ROOT [--debug] --log BUNDLE/log.json --log-format json [--systemd-cgroup]
  * ARGS...
  *
- * The shim never waits for one: a call is a child with a deadline, after which it is killed. What
- * it prints is kept up to a bound, the rest read and dropped. When it fails, the sentence is the
+ * The shim never waits for one: a call is a child with a deadline, after which it is killed. It has
+ * a process group of its own, and a call that fails takes what is left of that along: a runtime that
+ * goes on in the background would make its container when nobody expects it any more. What it
+ * prints is kept up to a bound, the rest read and dropped. When it fails, the sentence is the
  * last error this call left in log.json, else what it printed, cleaned of what could disturb a
  * terminal or a log and cut to fit a struct err.
  */
@@ -65,9 +67,12 @@ typedef void (*runtime_call_fn)(void *userdata, const struct err *e, const char 
 int runtime_call_new(struct reaper *reaper, const struct runtime *r,
                      const struct runtime_request *request, runtime_call_fn fn, void *userdata,
                      struct runtime_call **ret, struct err *e);
+/* Kills what the runtime has left in its process group. To be called from fn, of a call that has
+ * succeeded without doing what it was asked for; one that failed does so itself. */
+void runtime_call_kill_rest(const struct runtime_call *call);
 /* It has no more than timeout_ms from now on. */
 void runtime_call_hurry(struct runtime_call *call, uint32_t timeout_ms);
-/* Kills it; fn is not called. Takes NULL. Returns NULL. */
+/* Kills it with its group; fn is not called. Takes NULL. Returns NULL. */
 struct runtime_call *runtime_call_free(struct runtime_call *call);
 
 /* The last error among n bytes of JSON lines, cleaned; false if there is none. */

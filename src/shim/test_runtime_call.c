@@ -7,6 +7,7 @@
 #include <fcntl.h>
 #include <stdio.h>
 
+#include "base/clock.h"
 #include "base/fs.h"
 #include "base/str.h"
 #include "shim/runtime_call.h"
@@ -78,7 +79,7 @@ static void run(struct fake *f, const char *script, uint32_t timeout_ms)
     struct runtime_call *call;
     struct err e = ERR_INIT;
     _free_ char *text = str_printf("#!/bin/sh\nlog=$4\n%s\n", script);
-    int tries = 0;
+    uint64_t give_up = clock_monotonic_ms() + 60000;
 
     assert_int_equal(
         fs_write_file_atomic(AT_FDCWD, f->runtime.path, text, strlen(text), 0755, false), 0);
@@ -91,7 +92,7 @@ static void run(struct fake *f, const char *script, uint32_t timeout_ms)
             &(struct runtime_request){.command = "state", .args = &args, .timeout_ms = timeout_ms},
             on_done, f, &call, &e),
         0);
-    while (!f->done && tries++ < 1000)
+    while (!f->done && clock_monotonic_ms() < give_up)
         event_loop_turn(&f->loop, 100);
     assert_true(f->done);
 }
@@ -120,6 +121,16 @@ static void test_calls(void **state)
     assert_non_null(strstr(f.error.msg, "signal 11"));
     run(&f, "sleep 100", 100);
     assert_int_equal(f.error.code, ERR_DEADLINE_EXCEEDED);
+    run(&f, "while :; do echo on and on >&2; done", 100);
+    assert_int_equal(f.error.code, ERR_DEADLINE_EXCEEDED);
+    /* What it has started goes with it: at its deadline, and when it fails. */
+    run(&f, "(sleep 0.3; echo late > $log.late) & wait", 100);
+    assert_int_equal(f.error.code, ERR_DEADLINE_EXCEEDED);
+    run(&f, "(sleep 0.3; echo late > $log.late) & exit 1", 5000);
+    assert_true(f.failed);
+    usleep(500000);
+    _free_ char *late = str_printf("%s.late", f.runtime.log);
+    assert_false(fs_exists(AT_FDCWD, late));
     run(&f, "head -c 1000000 /dev/zero; sleep 1 & exit 0", 5000);
     assert_false(f.failed);
 

@@ -107,11 +107,23 @@ def test_no_program(d):
     empty.chmod(0o755)
     loop = d.base / "loop"
     loop.symlink_to("loop")
+    own = d.base / "own"
+    own.write_text(f"#!{own}\n")
+    own.chmod(0o755)
+    foreign = d.base / "foreign"
+    foreign.write_bytes(open(REAL, "rb").read(18) + b"\xf3\0" + open(REAL, "rb").read()[20:100000])  # RISC-V
+    foreign.chmod(0o755)
+    busy = d.base / "busy"
+    shutil.copy2("/bin/true", busy)
+    busy_writer = open(busy, "ab")
     for runtime, words in [("/nonexistent/runc", ("no such file",)), ("no-such-runtime", ("not found", "no such file")),
                            (directory, ("permission denied", "is a directory")), (plain, ("permission denied",)),
                            (broken, ("exec format error",)), (empty, ("no such file",)), (loop, ("symbolic links", "symlinks")),
-                           ("../runc", ()), ("/" + "x" * 5000, ()), ("/a\nb", ()), ("/dev/null", ())]:
+                           ("../runc", ()), ("/" + "x" * 5000, ()), ("/a\nb", ()), ("/dev/null", ()),
+                           (own, ("symbolic links", "symlinks")), (foreign, ("exec format error",)),
+                           (busy, ("text file busy",))]:
         refused(d, runtime, *words)
+    busy_writer.close()
     works(d)
 
 
@@ -123,6 +135,8 @@ FAILURES = {
     "a log of 100 MB": 'while [ $# -gt 0 ]; do [ "$1" = --log ] && truncate -s 100M "$2"; shift; done; exit 1',
     "a long message in the log": '''while [ $# -gt 0 ]; do [ "$1" = --log ] && { printf '{"level":"error","msg":"'
         head -c 20000 /dev/zero | tr '\\0' x; printf 'the end"}\\n'; } > "$2"; shift; done; exit 1''',
+    "codes in the log": '''while [ $# -gt 0 ]; do [ "$1" = --log ] && printf '{"level":"error","msg":"\\u001b[31mred\\r\\n\\u0007"}\\n'\
+        '{"level":"error","msg":"a\\u0000b"}' > "$2"; shift; done; exit 1''',
     "a signal": "kill -9 $$",
     "a core": "kill -SEGV $$",
     "10 MB on stderr": "head -c 10000000 /dev/zero | tr '\\0' 'y' >&2; exit 1",

@@ -1,0 +1,262 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Single calls of the OCI runtime that hang, die half way, come too late, or lie about the process they made."""
+import os
+import pathlib
+import signal
+import threading
+import time
+
+import grpc
+import pytest
+
+from fault.rig import OBEDIENT, Rig, any_json, has_ended, start_time, wait_until
+from fault.test_runtime_faults import RUNTIMES
+from harness import ledger
+from harness.api import message_class
+
+CODE = grpc.StatusCode
+RESOURCES_URL = "types.containerd.io/opencontainers/runtime-spec/1/LinuxResources"
+
+
+@pytest.fixture
+def rig(daemon):
+    rig = Rig(daemon)
+    yield rig
+    rig.forget()
+
+
+def runtime(rig, text, real=RUNTIMES[0]):
+    """Options that name a runtime of our making. $REAL is a good one, $COMMAND what it was asked, $PID_FILE where
+    it is to leave a number, $BASE a directory of the test."""
+    path = rig.d.base / "runtime"
+    temporary = rig.d.base / "runtime.new"
+    temporary.write_text(f"""#!/bin/sh
+REAL={real} BASE={rig.d.base} COMMAND= PID_FILE= PREVIOUS=
+for a in "$@"; do
+    [ "$PREVIOUS" = --pid-file ] && PID_FILE=$a
+    case $a in create|start|exec|kill|delete|state|pause|resume|update|ps) [ -z "$COMMAND" ] && COMMAND=$a ;; esac
+    PREVIOUS=$a
+done
+{text}
+exec "$REAL" "$@"
+""")
+    temporary.chmod(0o755)
+    temporary.rename(path)
+    return message_class("containerd.runc.v1.Options")(binary_name=str(path))
+
+
+def update(rig, name, timeout=20):
+    message = message_class("containerd.services.tasks.v1.UpdateTaskRequest")(container_id=name)
+    message.resources.CopyFrom(any_json(RESOURCES_URL, {"memory": {"limit": 64 << 20}}))
+    return rig.task("Update", message, timeout=timeout)
+
+
+# What a client calls, and how the container has to stand for it.
+CALLS = {
+    "pause": lambda rig, timeout: rig.task("Pause", container_id="c1", timeout=timeout),
+    "resume": lambda rig, timeout: rig.task("Resume", container_id="c1", timeout=timeout),
+    "update": lambda rig, timeout: update(rig, "c1", timeout),
+    "ps": lambda rig, timeout: rig.task("ListPids", container_id="c1", timeout=timeout),
+    "exec": lambda rig, timeout: rig.start("c1", "e1", timeout=timeout),
+    "delete": lambda rig, timeout: rig.delete("c1", timeout=timeout),
+    "kill": lambda rig, timeout: rig.task("Kill", container_id="c1", signal=int(signal.SIGUSR1), timeout=timeout),
+}
+
+
+def prepare(rig, command):
+    if command == "resume":
+        rig.task("Pause", container_id="c1")
+    elif command == "exec":
+        rig.add_exec("c1", "e1", ("true",))
+    elif command == "delete":
+        rig.kill("c1")
+        rig.wait("c1")
+
+
+def outcome(call):
+    try:
+        return call()
+    except grpc.RpcError as error:
+        return error
+
+
+@pytest.mark.parametrize("command", list(CALLS))
+def test_hangs(rig, command):
+    """The caller alone waits. When the runtime has been killed the call fails, nothing is left of it, and the same
+    call works with a runtime that works."""
+    options = runtime(rig, f'[ $COMMAND = {command} ] && [ -e $BASE/hang ] && {{ echo $$ >$BASE/pid; exec sleep 871; }}')
+    rig.run("c1", ("sh", "-c", "trap : USR1; while :; do sleep 1000 & wait; done"), options=options)
+    rig.run("c2")
+    prepare(rig, command)
+    shim = rig.shim("c1")
+    fds = ledger.open_fds(shim)
+    mark, pid_file = rig.d.base / "hang", rig.d.base / "pid"
+    mark.touch()
+    results = []
+    thread = threading.Thread(target=lambda: results.append(outcome(lambda: CALLS[command](rig, 20))))
+    thread.start()
+    wait_until(lambda: pid_file.exists() and pid_file.read_text().strip(), what="the call")
+    begun = time.monotonic()
+    assert rig.state("c2") == "RUNNING" and rig.state("c1") is not None
+    rig.task("Pause", container_id="c2")
+    rig.task("Resume", container_id="c2")
+    assert rig.end("c2") == 7
+    rig.remove("c2")
+    assert time.monotonic() - begun < 5 and thread.is_alive()
+    hung = int(pid_file.read_text())
+    mark.unlink()
+    os.kill(hung, signal.SIGKILL)
+    thread.join(10)
+    assert isinstance(results[0], grpc.RpcError) and results[0].code() == CODE.UNKNOWN and results[0].details()
+    wait_until(lambda: not os.path.exists(f"/proc/{hung}"), what="its reaping")
+    if command == "exec":
+        rig.delete_exec("c1", "e1")
+        rig.add_exec("c1", "e1", ("true",))
+    assert not isinstance(outcome(lambda: CALLS[command](rig, 20)), grpc.RpcError)
+    if command not in ("exec", "delete"):
+        assert ledger.open_fds(shim) <= fds + 1
+    rig.remove("c1")
+    assert rig.left_behind() == []
+
+
+@pytest.mark.skipif("WHERRY_DEADLINES" not in os.environ,
+                    reason="takes the 20 s of a deadline: WHERRY_DEADLINES=1; unit test shim-runtime_call has short ones")
+def test_deadlines(rig):
+    """Nobody kills it: the shim does, and the container is as it was."""
+    options = runtime(rig, 'case $COMMAND in pause|update|ps|kill) [ -e $BASE/hang ] && exec sleep 871 ;; esac')
+    rig.run("c1", ("sleep", "1000"), options=options)
+    (rig.d.base / "hang").touch()
+    results = {}
+
+    def call(command):
+        results[command] = outcome(lambda: CALLS[command](rig, 60))
+
+    threads = [threading.Thread(target=call, args=(command,)) for command in ("ps", "kill", "pause")]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert {r.code() for r in results.values()} == {CODE.DEADLINE_EXCEEDED} and len(results) == 3, results
+    (rig.d.base / "hang").unlink()
+    assert rig.state("c1") == "RUNNING"
+    rig.remove("c1")
+    assert rig.left_behind() == []
+
+
+def is_frozen(rig, name):
+    for path in (pathlib.Path("/sys/fs/cgroup/freezer", rig.ns, name, "freezer.state"),
+                 pathlib.Path("/sys/fs/cgroup", rig.ns, name, "cgroup.freeze")):
+        if path.exists():
+            return path.read_text().strip() not in ("THAWED", "0")
+    raise AssertionError("it has no freezer")
+
+
+@pytest.mark.parametrize("command", ["pause", "resume"])
+def test_done_but_not_told(rig, command):
+    """The runtime freezes or thaws and then dies: what the kernel says is what the task's state says."""
+    options = runtime(rig, f'[ $COMMAND = {command} ] && [ -e $BASE/die ] && {{ "$REAL" "$@"; kill -9 $$; }}')
+    rig.run("c1", options=options)
+    prepare(rig, command)
+    (rig.d.base / "die").touch()
+    assert isinstance(outcome(lambda: CALLS[command](rig, 20)), grpc.RpcError)
+    (rig.d.base / "die").unlink()
+    assert rig.state("c1") == "RUNNING" and not is_frozen(rig, "c1")
+    rig.task("Pause", container_id="c1")
+    assert is_frozen(rig, "c1")
+    rig.task("Resume", container_id="c1")
+    assert rig.end("c1") == 7
+    rig.remove("c1")
+    assert rig.left_behind() == []
+
+
+LATE = {
+    # In the background, with the caller's fds and without them, while the caller is told that all went well.
+    "daemon": '[ $COMMAND = create ] && { (sleep 0.4; exec "$REAL" "$@") & exit 0; }',
+    "daemon, new session": '[ $COMMAND = create ] && { setsid sh -c "sleep 0.4; exec $REAL $*" </dev/null >/dev/null 2>&1 & exit 0; }',
+    "at once": '[ $COMMAND = create ] && { "$REAL" "$@" & exit 0; }',
+    "at once, and a failure": '[ $COMMAND = create ] && { "$REAL" "$@" & sleep 0.0$N; exit 3; }',
+    "daemon, and a failure": '[ $COMMAND = create ] && { (sleep 0.4; exec "$REAL" "$@") & exit 3; }',
+}
+
+
+@pytest.mark.parametrize("how", list(LATE))
+def test_made_too_late(rig, how):
+    """A container that comes into being after its create has failed does not stay."""
+    for number in range(5 if "at once" in how else 1):
+        name = f"c{number}"
+        rig.container(name, options=runtime(rig, f"N={number}\n" + LATE[how]))
+        error = outcome(lambda: rig.create(name))
+        # One that is quick enough has made its container before its parent was asked for it.
+        if isinstance(error, grpc.RpcError):
+            assert error.code() == CODE.UNKNOWN and len(error.details()) > 10
+        time.sleep(0.1 if "at once" in how else 0.8)
+        rig.remove(name)
+        wait_until(lambda: not rig.processes_of(name), 30, "the end of what came late")
+    assert rig.left_behind(30) == []
+
+
+def test_changes_its_group_and_closes_everything(rig):
+    """A runtime in a process group and session of its own, that leaves a child without any fd of ours."""
+    options = runtime(rig, """
+[ $COMMAND = create ] && { setsid sleep 2 </dev/null >/dev/null 2>&1 & }
+[ $COMMAND = start ] && exec setsid -w "$REAL" "$@"
+[ $COMMAND = kill ] && { "$REAL" "$@"; exec >&- 2>&- <&-; exit 0; }""")
+    begun = time.monotonic()
+    rig.run("c1", options=options)
+    assert rig.end("c1") == 7
+    rig.remove("c1")
+    assert time.monotonic() - begun < 5
+    assert rig.left_behind() == []
+
+
+EXEC_PIDS = {
+    "process 1": "echo 1", "nothing": ":", "init of the container": "cat $BASE/victims/own",
+    "init of another": "cat $BASE/victims/other", "the shim": "cat $BASE/victims/shim", "garbage": "head -c 9000 /dev/urandom",
+}
+
+
+@pytest.mark.parametrize("what", list(EXEC_PIDS))
+def test_exec_with_the_pid_of_somebody_else(rig, what):
+    """Refused, and whoever it names is not touched."""
+    options = runtime(rig, f"[ $COMMAND = exec ] && {{ {EXEC_PIDS[what]} >$PID_FILE; exit 0; }}")
+    own = rig.run("c1", options=options)
+    other = rig.run("c2")
+    (rig.d.base / "victims").mkdir()
+    victims = {"own": own, "other": other, "shim": rig.shim("c1")}
+    for name, pid in victims.items():
+        (rig.d.base / "victims" / name).write_text(str(pid))
+    born = {pid: start_time(pid) for pid in victims.values()}
+    rig.add_exec("c1", "e1", ("true",))
+    error = outcome(lambda: rig.start("c1", "e1"))
+    assert isinstance(error, grpc.RpcError) and error.code() == CODE.UNKNOWN and "pid" in error.details()
+    assert rig.wait("c1", "e1") == 0
+    try:
+        rig.kill("c1", exec_id="e1")
+    except grpc.RpcError as refused:
+        assert refused.code() in (CODE.FAILED_PRECONDITION, CODE.NOT_FOUND)
+    rig.delete_exec("c1", "e1")
+    assert all(not has_ended(pid) and start_time(pid) == born[pid] for pid in born)
+    for name in ("c1", "c2"):
+        assert rig.end(name) == 7
+        rig.remove(name)
+    assert rig.left_behind() == []
+
+
+STATES = {
+    "running for ever": '''printf '{"ociVersion":"1.0.2","id":"c1","pid":1,"status":"running","bundle":"/"}' ''',
+    "stopped": '''printf '{"ociVersion":"1.0.2","id":"other","pid":0,"status":"stopped"}' ''',
+    "garbage": "head -c 100000 /dev/urandom",
+}
+
+
+@pytest.mark.parametrize("what", list(STATES))
+def test_state_that_is_not_true(rig, what):
+    """Whatever the runtime says about a container, the kernel is believed."""
+    rig.container("c1", OBEDIENT, options=runtime(rig, f"[ $COMMAND = state ] && {{ {STATES[what]}; exit 0; }}"))
+    rig.create("c1")
+    pid = rig.start("c1")
+    assert rig.state("c1") == "RUNNING" and not has_ended(pid)
+    os.kill(pid, signal.SIGKILL)
+    assert rig.wait("c1") == 137 and rig.state("c1") == "STOPPED"
+    rig.remove("c1")
+    assert rig.left_behind() == []
