@@ -8,6 +8,7 @@
 
 #include "base/fs.h"
 #include "base/str.h"
+#include "cgroup/oom.h"
 #include "cgroup/stats.h"
 #include "cgroups.v1.pb-c.h"
 #include "cgroups.v2.pb-c.h"
@@ -127,6 +128,142 @@ static void test_v2(void **state)
     cgroup_done(&c);
 }
 
+/* What newer kernels add: peaks, pressure of everything, huge pages, and a device's limits. */
+static void test_v2_all(void **state)
+{
+    const char *root = *state;
+    const char *pressure = "some avg10=0.10 avg60=2.00 avg300=99.99 total=7\n"
+                           "full avg10=100.00 avg60=0.00 avg300=0.01 total=18446744073709551615\n";
+    struct cgroup c = {};
+    struct err e = ERR_INIT;
+    Google__Protobuf__Any *any = NULL;
+
+    put(root, "ns/c/memory.peak", "11\n");
+    put(root, "ns/c/memory.max", "4096\n");
+    put(root, "ns/c/memory.swap.current", "12\n");
+    put(root, "ns/c/memory.swap.max", "max\n");
+    put(root, "ns/c/memory.swap.peak", "13\n");
+    put(root, "ns/c/memory.events", "low 1\nhigh 2\nmax 3\noom 4\noom_kill 5\noom_group_kill 6\n");
+    put(root, "ns/c/memory.pressure", pressure);
+    put(root, "ns/c/cpu.pressure", pressure);
+    put(root, "ns/c/io.pressure", pressure);
+    put(root, "ns/c/io.stat",
+        "254:16 rbytes=1 wbytes=2 rios=3 wios=4\n7:0 \ngarbage\n8:x rbytes=1\n9:1 "
+        "rbytes=18446744073709551615\n");
+    put(root, "ns/c/pids.current", "8\n");
+    put(root, "ns/c/pids.max", "100\n");
+    put(root, "ns/c/hugetlb.2MB.current", "2097152\n");
+    put(root, "ns/c/hugetlb.2MB.max", "max\n");
+    put(root, "ns/c/hugetlb.2MB.events", "max 9\n");
+    put(root, "ns/c/hugetlb.2MB.rsvd.current", "1\n");
+    put(root, "ns/c/rdma.current",
+        "mlx5_0 hca_handle=2 hca_object=3\nmlx5_1 hca_handle=4 hca_object=5\n");
+    put(root, "ns/c/cpu.stat",
+        "usage_usec 9\nuser_usec 5\nsystem_usec 4\nnr_periods 3\nnr_throttled 2\n"
+        "throttled_usec 1\nnr_bursts 6\nburst_usec 7\ncore_sched.force_idle_usec 0\n");
+    assert_int_equal(cgroup_init_text(&c, "0::/ns/c\n", root, true), 0);
+    assert_int_equal(cgroup_stats(&c, &any, &e), 0);
+    Pb__Cgroups2__Metrics *m = pb__cgroups2__metrics__unpack(NULL, any->value.len, any->value.data);
+    assert_int_equal(m->memory->max_usage, 11);
+    assert_int_equal(m->memory->usage_limit, 4096);
+    assert_int_equal(m->memory->swap_usage, 12);
+    assert_true(m->memory->swap_limit == UINT64_MAX);
+    assert_int_equal(m->memory->swap_max_usage, 13);
+    assert_int_equal(m->memory_events->low, 1);
+    assert_int_equal(m->memory_events->high, 2);
+    assert_int_equal(m->memory_events->max, 3);
+    assert_int_equal(m->memory_events->oom, 4);
+    assert_int_equal(m->memory_events->oom_kill, 5);
+    assert_int_equal(m->memory_events->oom_group_kill, 6);
+    const Pb__Cgroups2__PSIStats *psi[] = {m->memory->psi, m->cpu->psi, m->io->psi};
+    for (size_t i = 0; i < ARRAY_SIZE(psi); i++) {
+        assert_true(psi[i]->some->avg10 == 0.1 && psi[i]->some->avg60 == 2.0);
+        assert_true(psi[i]->some->avg300 == 99.99 && psi[i]->some->total == 7);
+        assert_true(psi[i]->full->avg10 == 100.0 && psi[i]->full->avg300 == 0.01);
+        assert_true(psi[i]->full->total == UINT64_MAX);
+    }
+    assert_int_equal(m->io->n_usage, 3);
+    assert_int_equal(m->io->usage[0]->major, 254);
+    assert_int_equal(m->io->usage[0]->minor, 16);
+    assert_int_equal(m->io->usage[0]->rios, 3);
+    assert_int_equal(m->io->usage[1]->major, 7);
+    assert_true(m->io->usage[2]->rbytes == UINT64_MAX);
+    assert_int_equal(m->pids->current, 8);
+    assert_int_equal(m->pids->limit, 100);
+    assert_int_equal(m->n_hugetlb, 1);
+    assert_int_equal(m->hugetlb[0]->current, 2097152);
+    assert_true(m->hugetlb[0]->max == UINT64_MAX);
+    assert_int_equal(m->hugetlb[0]->failcnt, 9);
+    assert_string_equal(m->hugetlb[0]->pagesize, "2MB");
+    assert_int_equal(m->rdma->n_current, 2);
+    assert_string_equal(m->rdma->current[1]->device, "mlx5_1");
+    assert_int_equal(m->rdma->current[1]->hca_objects, 5);
+    assert_int_equal(m->cpu->user_usec, 5);
+    assert_int_equal(m->cpu->system_usec, 4);
+    assert_int_equal(m->cpu->nr_periods, 3);
+    assert_int_equal(m->cpu->nr_throttled, 2);
+    assert_int_equal(m->cpu->throttled_usec, 1);
+    assert_int_equal(m->cpu->burst_usec, 7);
+    pb__cgroups2__metrics__free_unpacked(m, NULL);
+    pb_free(&any->base);
+    cgroup_done(&c);
+}
+
+static void test_frozen(void **state)
+{
+    const char *root = *state;
+    struct cgroup c = {};
+
+    assert_int_equal(cgroup_init_text(&c, "3:freezer:/ns/c\n0::/\n", root, false), 0);
+    assert_true(cgroup_is_frozen(&c)); /* nobody knows */
+    put(root, "freezer/ns/c/freezer.state", "FREEZING\n");
+    assert_true(cgroup_is_frozen(&c));
+    put(root, "freezer/ns/c/freezer.state", "THAWED\n");
+    assert_false(cgroup_is_frozen(&c));
+    cgroup_done(&c);
+    assert_int_equal(cgroup_init_text(&c, "0::/ns/c\n", root, true), 0);
+    put(root, "ns/c/cgroup.freeze", "1\n");
+    assert_true(cgroup_is_frozen(&c));
+    cgroup_thaw(&c);
+    assert_false(cgroup_is_frozen(&c));
+    cgroup_done(&c);
+}
+
+static unsigned kills;
+
+static void on_kill(struct oom *oom)
+{
+    kills++;
+}
+
+/* A file that cannot be watched, as here, can still be looked at. */
+static void test_oom_counter(void **state)
+{
+    const char *root = *state;
+    struct event_loop loop;
+    struct oom oom = OOM_INIT;
+    struct cgroup c = {};
+
+    assert_int_equal(event_loop_init(&loop), 0);
+    assert_int_equal(cgroup_init_text(&c, "0::/ns/c\n", root, true), 0);
+    assert_int_equal(oom_watch(&oom, &loop, &c, on_kill), 0); /* no such controller */
+    oom_check(&oom);
+    put(root, "ns/c/memory.events", "oom 1\noom_kill 2\n");
+    assert_int_equal(oom_watch(&oom, &loop, &c, on_kill), -EPERM);
+    oom_check(&oom);
+    assert_int_equal(kills, 0);
+    put(root, "ns/c/memory.events", "oom 9\noom_kill 4\n");
+    oom_check(&oom);
+    oom_check(&oom);
+    assert_int_equal(kills, 1);
+    put(root, "ns/c/memory.events", "garbage\noom_kill x\n");
+    oom_check(&oom);
+    assert_int_equal(kills, 1);
+    oom_done(&oom);
+    cgroup_done(&c);
+    event_loop_done(&loop);
+}
+
 static void test_nothing(void **state)
 {
     struct cgroup c = {};
@@ -155,6 +292,9 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(test_v1, make_root, remove_root),
         cmocka_unit_test_setup_teardown(test_v2, make_root, remove_root),
+        cmocka_unit_test_setup_teardown(test_v2_all, make_root, remove_root),
+        cmocka_unit_test_setup_teardown(test_frozen, make_root, remove_root),
+        cmocka_unit_test_setup_teardown(test_oom_counter, make_root, remove_root),
         cmocka_unit_test_setup_teardown(test_nothing, make_root, remove_root),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
