@@ -243,6 +243,46 @@ def test_peers_that_do_not_read(server):
         c.close()
 
 
+def test_data_for_a_call_under_way(both_servers):
+    """A stream that nobody opened for data: refused, and the call on it is answered all the same."""
+    s = both_servers["shim"]
+    with t.connect(s.path) as c:
+        waiting = [c.start(s.service, "Wait", t.field(1, "bad-ttrpc")) for _ in range(100)]
+        for flags in (0, t.REMOTE_CLOSED, t.REMOTE_CLOSED | t.NO_DATA, t.REMOTE_OPEN):
+            c.send_frame(waiting[0], t.DATA, b"" if flags & t.NO_DATA else b"data", flags)
+        c.send_frame(waiting[0], t.REQUEST, request(s))
+        stream = c.start(s.service, s.method, s.payload)
+        assert c.wait(stream).code == OK
+    good_call(s)
+    s.alive()
+
+
+def test_memory_of_many_calls(server):
+    """One connection, calls one after the other and a hundred at once: what they needed is given back."""
+    calls = int(os.environ.get("WHERRY_CALLS", "20000"))
+    with t.connect(server.path) as c:
+        frames = []
+
+        def burst(n):
+            frames.clear()
+            for _ in range(n):
+                frames.append(t.encode_frame(c.next_id, t.REQUEST, request(server)))
+                c.next_id += 2
+            c.send_raw(b"".join(frames))
+            for at in range(c.next_id - 2 * n, c.next_id, 2):
+                assert c.wait(at).code == OK
+
+        for _ in range(20):
+            burst(100)
+        before = private_kb(server.pid)
+        for _ in range(calls // 2):
+            assert c.call(server.service, server.method, server.payload).code == OK
+        for _ in range(calls // 200):
+            burst(100)
+        grown = private_kb(server.pid) - before
+        assert grown <= 64, f"{grown} kB more after {calls} calls"
+
+
 def test_many_connections(server):
     """More than are served at once; who comes too many is closed, and there is room again afterwards."""
     connections = []
