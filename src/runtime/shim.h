@@ -14,6 +14,7 @@
 
 #include "base/event.h"
 #include "base/proc.h"
+#include "base/rendezvous.h"
 #include "wire/ttrpc_client.h"
 
 struct shim;
@@ -83,6 +84,3 @@ void shim_call(struct shim *s, const char *ns, const char *method, const Protobu
 int shim_call_sync(struct shim *s, const char *ns, const char *method,
                    const ProtobufCMessage *request, const ProtobufCMessageDescriptor *reply,
                    uint64_t timeout_ms, ProtobufCMessage **ret_reply, struct err *e);
-
-/* [not the loop] Runs fn on the loop and waits for it. */
-void loop_run(struct event_loop *loop, void (*fn)(void *arg), void *arg);
