@@ -10,6 +10,7 @@
 
 #include "base/clock.h"
 #include "base/fs.h"
+#include "base/orphans.h"
 
 /* Not in every libc header; waitid(2). */
 #ifndef P_PIDFD
@@ -18,8 +19,11 @@
 
 void proc_done(struct proc *p)
 {
+    if (p->is_own)
+        orphans_disown(p->pid);
     close_fd(&p->pidfd);
     p->pid = 0;
+    p->is_own = false;
 }
 
 int proc_open(pid_t pid, struct proc *ret)
@@ -40,20 +44,33 @@ int proc_kill(const struct proc *p, int sig)
     return neg_errno((int)syscall(SYS_pidfd_send_signal, p->pidfd, sig, NULL, 0));
 }
 
+static int wait_for(const struct proc *p, int options, siginfo_t *ret)
+{
+    int r;
+
+    do
+        r = waitid((idtype_t)P_PIDFD, (id_t)p->pidfd, ret, WEXITED | options);
+    while (r < 0 && errno == EINTR);
+    return r;
+}
+
 int proc_reap(struct proc *p, bool block, int *ret_status)
 {
     siginfo_t info = {.si_pid = 0};
-    int r;
+    int r = 0;
 
     if (p->pidfd < 0)
         return -ECHILD;
-    do
-        r = waitid((idtype_t)P_PIDFD, (id_t)p->pidfd, &info, WEXITED | (block ? 0 : WNOHANG));
-    while (r < 0 && errno == EINTR);
+    if (block)
+        r = wait_for(p, WNOWAIT, &info);
+    info.si_pid = 0;
+    if (r == 0)
+        r = p->is_own ? orphans_reap_own(p->pid, p->pidfd, &info) : wait_for(p, WNOHANG, &info);
     if (r < 0)
         return -errno;
     if (info.si_pid == 0)
         return 0;
+    p->is_own = false;
     *ret_status = info.si_code == CLD_EXITED ? info.si_status : 128 + info.si_status;
     return 1;
 }

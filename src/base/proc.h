@@ -10,8 +10,9 @@
 #include "base/attr.h"
 
 struct proc {
-    pid_t pid; /* 0: none */
-    int pidfd; /* -EBADF: none; readable once the process has ended */
+    pid_t pid;   /* 0: none */
+    int pidfd;   /* -EBADF: none; readable once the process has ended */
+    bool is_own; /* started by proc_spawn() and not reaped yet */
 };
 #define PROC_NULL                 \
     {                             \
@@ -23,7 +24,7 @@ static inline bool proc_is_set(const struct proc *p)
 {
     return p->pid > 0;
 }
-/* Closes the pidfd; the process is left alone. */
+/* Closes the pidfd; the process is left alone, and a child that was not reaped is an orphan. */
 void proc_done(struct proc *p);
 /* Opens a pidfd on a pid that is known to be alive and ours (a child, or /proc-verified). -ESRCH.
  */

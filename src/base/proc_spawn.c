@@ -11,6 +11,7 @@
 #include "base/buf.h"
 #include "base/clock.h"
 #include "base/fs.h"
+#include "base/orphans.h"
 #include "base/proc.h"
 #include "base/vchild.h"
 
@@ -142,11 +143,15 @@ int proc_spawn(const struct proc_spawn *s, struct proc *ret)
     for (int i = 0; i < c.n_fds; i++)
         c.fds[i] = (size_t)i < s->n_fds ? s->fds[i] : -EBADF;
 
+    int r = orphans_start_begins();
+    if (r < 0)
+        return r;
     pid_t pid = vchild_start(child_main, &c, SIGCHLD, &pidfd);
+    orphans_start_ended(MAX_OF(pid, 0));
     if (pid < 0)
         return pid;
 
-    struct proc p = {.pid = pid, .pidfd = pidfd};
+    struct proc p = {.pid = pid, .pidfd = pidfd, .is_own = true};
     if (c.failed < 0) {
         int status;
         proc_reap(&p, true, &status);
