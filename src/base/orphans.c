@@ -92,6 +92,14 @@ bool orphans_reap(pid_t pid)
     return !is_ours;
 }
 
+bool orphans_are_own(pid_t pid)
+{
+    pthread_mutex_lock(&orphans.lock);
+    bool is_own = find(pid) != NULL;
+    pthread_mutex_unlock(&orphans.lock);
+    return is_own;
+}
+
 int orphans_start_begins(void)
 {
     int r = 0;

@@ -26,6 +26,8 @@ void orphans_leave(void);
 /* pid: an ended child, named by waitid(2) with WNOWAIT. Reaps it unless it is none of the orphans:
  * then false, and `settled` follows. One thread at a time. */
 bool orphans_reap(pid_t pid);
+/* True when pid is a child that was started here and is not reaped yet. */
+bool orphans_are_own(pid_t pid);
 
 /*
  * For proc_spawn(), proc_reap() and proc_done().

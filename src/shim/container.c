@@ -33,6 +33,7 @@ struct container *container_unref(struct container *c)
 {
     if (!c || --c->refs > 0)
         return NULL;
+    struct shim *s = c->shim;
     event_timer_disarm(&c->end_timer);
     oom_done(&c->oom);
     cgroup_done(&c->cgroup);
@@ -43,7 +44,10 @@ struct container *container_unref(struct container *c)
     free(c->rootfs);
     free(c->bundle);
     free(c->id);
+    list_remove(&c->link);
     free(c);
+    if (s->idle)
+        s->idle(s);
     return NULL;
 }
 
@@ -90,7 +94,7 @@ struct process *container_process_by_pid(struct container *c, pid_t pid)
 void container_publish(struct container *c, const char *topic, const ProtobufCMessage *event)
 {
     if (!c->shim->v1) /* there the daemon tells what it asked for */
-        publisher_publish(c->shim->publisher, topic, event);
+        c->shim->publish(c->shim, topic, event);
 }
 
 /* Creation. */
@@ -136,6 +140,7 @@ static int set_up_runtime(struct container *c, const struct container_request *r
     c->runtime.log = fs_join(c->bundle, "log.json");
     c->runtime.criu = str_empty(s->criu) ? NULL : strdup(s->criu);
     c->runtime.systemd_cgroup = c->options.systemd_cgroup || s->systemd_cgroup;
+    c->runtime.environment = s->environment;
     c->runtime.debug = s->debug;
     if (!c->runtime.root || !c->runtime.bundle || !c->runtime.log)
         return err_oom(e);
@@ -195,6 +200,8 @@ static int container_new(struct shim *s, const struct container_request *request
     if (!c)
         return err_oom(e);
     *c = (struct container){.refs = 1, .shim = s, .oom = OOM_INIT};
+    list_push_back(&s->alive, &c->link);
+    list_init(&c->runtime.calls);
     c->id = strdup(request->id);
     c->bundle = strdup(request->bundle);
     c->rootfs = fs_join(request->bundle, "rootfs");
@@ -235,9 +242,20 @@ static void forget(struct container *c)
             last = entry->value;
         map_remove(&c->execs, last->exec_id);
         last->state = PROCESS_DELETED;
+        stdio_hurry(&last->io);
         process_unref(last);
     }
     s->changed(s);
+}
+
+void container_cut_short(struct container *c)
+{
+    runtime_close(&c->runtime);
+    stdio_hurry(&c->init->io);
+    MAP_FOREACH (entry, &c->execs) {
+        struct process *p = entry->value;
+        stdio_hurry(&p->io);
+    }
 }
 
 void container_forget(struct container *c)
@@ -253,7 +271,7 @@ static void on_oom(struct oom *oom)
     Pb__Event__TaskOOM event = PB__EVENT__TASK_OOM__INIT;
 
     event.container_id = c->id;
-    publisher_publish(c->shim->publisher, TOPIC_OOM, &event.base);
+    c->shim->publish(c->shim, TOPIC_OOM, &event.base);
 }
 
 /* The group is learned while init is alive, or at least not reaped. */
@@ -263,7 +281,7 @@ void container_find_cgroup(struct container *c)
     if (r >= 0)
         r = cgroup_save(&c->cgroup, c->bundle);
     if (r >= 0 && !c->shim->v1)
-        r = oom_watch(&c->oom, &c->shim->loop, &c->cgroup, on_oom);
+        r = oom_watch(&c->oom, c->shim->loop, &c->cgroup, on_oom);
     if (r < 0)
         log_warn("container %s: no metrics and no word of memory shortage: %s", c->id,
                  err_strerror(r));
@@ -423,8 +441,8 @@ static void create_begin(struct op *op)
                        });
 }
 
-void container_create(struct shim *s, const struct container_request *request, done_fn done,
-                      void *userdata)
+void container_begin(struct shim *s, const struct container_request *request, done_fn done,
+                     void *userdata)
 {
     struct container *c = NULL;
     struct err e = ERR_INIT;
@@ -504,7 +522,7 @@ void container_init_ended(struct container *c)
         return;
     }
     c->init_end_pending = true;
-    event_timer_arm(&c->shim->loop, &c->end_timer, EXECS_END_TIMEOUT_MS, on_end_timer);
+    event_timer_arm(c->shim->loop, &c->end_timer, EXECS_END_TIMEOUT_MS, on_end_timer);
 }
 
 void container_exec_ended(struct container *c)
@@ -525,7 +543,7 @@ static void unmount_rootfs(struct op *op)
     else if (c->n_mounts > 1)
         r = mount_unmount_below(c->rootfs);
     if (r == -EBUSY && op->tries++ < UNMOUNT_TRIES) {
-        event_timer_arm(&c->shim->loop, &op->timer, UNMOUNT_RETRY_MS, on_unmount_again);
+        event_timer_arm(c->shim->loop, &op->timer, UNMOUNT_RETRY_MS, on_unmount_again);
         return;
     }
     if (r < 0)

@@ -16,7 +16,9 @@
 
 struct container {
     unsigned refs;
+    struct list link; /* of those that are alive */
     struct shim *shim;
+    size_t n_ops; /* operations on its processes that have not ended */
     char *id;
     char *bundle;
     char *rootfs; /* where n_mounts mounts are stacked */
@@ -48,8 +50,8 @@ struct container_request {
 
 /* Creates container and init, CREATED when done comes with success; on failure nothing is left. All
  * of request is borrowed until this returns. */
-void container_create(struct shim *s, const struct container_request *request, done_fn done,
-                      void *userdata);
+void container_begin(struct shim *s, const struct container_request *request, done_fn done,
+                     void *userdata);
 struct container *container_ref(struct container *c);
 struct container *container_unref(struct container *c); /* takes NULL; returns NULL */
 
@@ -74,8 +76,8 @@ int container_exec(struct container *c, const struct container_exec *request, st
 void container_pause(struct container *c, done_fn done, void *userdata);
 void container_resume(struct container *c, done_fn done, void *userdata);
 /* resources: JSON of LinuxResources. */
-void container_update(struct container *c, const char *resources, size_t n, done_fn done,
-                      void *userdata);
+void container_set_resources(struct container *c, const char *resources, size_t n, done_fn done,
+                             void *userdata);
 struct container_pids {
     uint32_t *pids;
     size_t n;
@@ -119,6 +121,10 @@ void container_release(struct container *c, struct op *op, op_fn fn);
 void container_restore(struct op *op);
 /* Forgets an exec. */
 void container_remove_exec(struct container *c, struct process *p);
-/* Drops what the shim knows of it and leaves the container as it is. */
+/* Nothing is waited for any more: calls of the OCI runtime are killed and no new ones made, the
+ * streams of what is under way are given up. Operations end in the next turns of the loop. */
+void container_cut_short(struct container *c);
+/* Drops what the shim knows of it and leaves the container as it is. Nothing may be under way that
+ * is to go on. */
 void container_forget(struct container *c);
 void container_publish(struct container *c, const char *topic, const ProtobufCMessage *event);

@@ -140,8 +140,8 @@ static void update_begin(struct op *op)
             on_updated);
 }
 
-void container_update(struct container *c, const char *resources, size_t n, done_fn done,
-                      void *userdata)
+void container_set_resources(struct container *c, const char *resources, size_t n, done_fn done,
+                             void *userdata)
 {
     struct op *op = op_new(c->init, true, update_begin, done, userdata);
 

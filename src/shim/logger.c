@@ -164,7 +164,7 @@ static void on_ended(struct child *child, int status)
 }
 
 int logger_new(struct reaper *reaper, const char *uri, const char *namespace_, const char *id,
-               int stdout_fd, int stderr_fd, logger_ready_fn ready, void *userdata,
+               const char *cwd, int stdout_fd, int stderr_fd, logger_ready_fn ready, void *userdata,
                struct logger **ret, struct err *e)
 {
     _cleanup_(strv_freep) char **argv = NULL;
@@ -201,6 +201,7 @@ int logger_new(struct reaper *reaper, const char *uri, const char *namespace_, c
         .exec_fd = -EBADF,
         .argv = (const char *const *)argv,
         .envp = envp,
+        .cwd = cwd,
         .fds = fds,
         .n_fds = ARRAY_SIZE(fds),
     };
@@ -245,6 +246,14 @@ void logger_finish(struct logger *l, logger_ended_fn ended, void *userdata)
     l->ended = ended;
     l->ended_userdata = userdata;
     event_timer_arm(l->reaper->loop, &l->timer, GRACE_MS, on_patience_over);
+}
+
+void logger_hurry(struct logger *l)
+{
+    if (child_is_alive(&l->child))
+        proc_kill(&l->child.proc, SIGKILL);
+    if (l->ready)
+        event_timer_arm(l->reaper->loop, &l->timer, 0, on_ready_timeout);
 }
 
 struct logger *logger_free(struct logger *l)

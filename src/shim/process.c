@@ -41,7 +41,7 @@ struct process *process_new(struct container *c, const char *exec_id)
         .state = exec_id ? PROCESS_CREATED : PROCESS_CREATING,
         .child = CHILD_INIT,
     };
-    stdio_init(&p->io, &c->shim->reaper);
+    stdio_init(&p->io, c->shim->reaper);
     list_init(&p->queue);
     list_init(&p->waiters);
     return p;
@@ -115,6 +115,7 @@ struct op *op_new(struct process *p, bool queued, op_fn begin, done_fn done, voi
         return NULL;
     }
     op->process = process_ref(p);
+    p->container->n_ops++;
     op->queued = queued;
     op->begin = begin;
     op->done = done;
@@ -163,6 +164,9 @@ void op_end(struct op *op, const struct err *e)
         if (p->current)
             p->current->begin(p->current);
     }
+    struct container *c = p->container;
+    if (--c->n_ops == 0 && c->shim->idle)
+        c->shim->idle(c->shim);
     process_unref(p);
 }
 
@@ -171,7 +175,7 @@ void op_call(struct op *op, const struct runtime_request *request, runtime_call_
     struct container *c = op->process->container;
     struct err e = ERR_INIT;
 
-    if (runtime_call_new(&c->shim->reaper, &c->runtime, request, fn, op, &op->call, &e) < 0)
+    if (runtime_call_new(c->shim->reaper, &c->runtime, request, fn, op, &op->call, &e) < 0)
         fn(op, &e, "");
 }
 
@@ -234,7 +238,7 @@ void process_publish_end(struct process *p)
     event.pid = (uint32_t)p->exit.pid;
     event.exit_status = (uint32_t)p->exit.status;
     event.exited_at = pb_timestamp_new(p->exit.at);
-    publisher_publish(c->shim->publisher, TOPIC_EXIT, &event.base);
+    c->shim->publish(c->shim, TOPIC_EXIT, &event.base);
     pb_free(event.exited_at ? &event.exited_at->base : NULL);
 
     wake_waiters(p);
@@ -278,7 +282,7 @@ static void on_end(struct child *child, int status)
 int process_adopt(struct process *p, const char *pid_file, struct err *e)
 {
     _cleanup_(proc_done) struct proc proc = PROC_NULL;
-    struct reaper *reaper = &p->container->shim->reaper;
+    struct reaper *reaper = p->container->shim->reaper;
     _free_ char *text = NULL;
     uint32_t pid;
     size_t n;
@@ -360,7 +364,7 @@ static void on_launch_is_slow(struct event_timer *timer)
     struct process *p = op->process;
 
     if (!op->stdio_done)
-        event_timer_arm(&p->container->shim->loop, timer, SLOW_LAUNCH_MS, on_launch_is_slow);
+        event_timer_arm(p->container->shim->loop, timer, SLOW_LAUNCH_MS, on_launch_is_slow);
     else if (!p->terminal && op->error.code == ERR_OK)
         stdio_connect(&p->io, &op->error);
 }
@@ -398,7 +402,7 @@ void process_launch(struct op *op, const struct process_launch *launch)
     runtime_args_globals(&args, &c->runtime);
     launch->add_args(op, &args, stdio_console_path(&p->io));
     op->runtime_called = true;
-    event_timer_arm(&c->shim->loop, &op->timer, SLOW_LAUNCH_MS, on_launch_is_slow);
+    event_timer_arm(c->shim->loop, &op->timer, SLOW_LAUNCH_MS, on_launch_is_slow);
     op_call(op,
             &(struct runtime_request){
                 .command = launch->command,
@@ -456,7 +460,7 @@ static void start_init(struct op *op)
         .args = &args,
         .timeout_ms = PROCESS_LAUNCH_TIMEOUT_MS,
     };
-    struct reaper *reaper = &c->shim->reaper;
+    struct reaper *reaper = c->shim->reaper;
     struct err e = ERR_INIT;
     if (runtime_call_new(reaper, &c->runtime, &request, on_init_started, op, &p->start_call, &e) <
         0)
@@ -656,7 +660,7 @@ static void on_deleted(void *userdata, const struct err *e, const char *output)
         e = NULL;
     }
     if (e && (strstr(e->msg, "busy") || strstr(e->msg, "Busy")) && op->tries++ < DELETE_TRIES) {
-        event_timer_arm(&p->container->shim->loop, &op->timer, DELETE_RETRY_MS, on_delete_retry);
+        event_timer_arm(p->container->shim->loop, &op->timer, DELETE_RETRY_MS, on_delete_retry);
         return;
     }
     if (e && !is_gone(e->msg))

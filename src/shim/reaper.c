@@ -3,6 +3,8 @@
 
 #include <sys/wait.h>
 
+#include "base/orphans.h"
+
 void reaper_init(struct reaper *r, struct event_loop *loop)
 {
     *r = (struct reaper){.loop = loop, .signal_fd = -EBADF};
@@ -112,8 +114,8 @@ void reaper_collect(struct reaper *r)
         struct child *child = find_child(r, info.si_pid);
         if (child)
             collect_child(child);
-        else
-            waitid(P_PID, (id_t)info.si_pid, &info, WEXITED | WNOHANG);
+        else if (!orphans_reap(info.si_pid))
+            return;
     }
 }
 
@@ -122,7 +124,7 @@ int reaper_adopt(struct reaper *r, pid_t pid, struct proc *ret)
     _cleanup_(proc_done) struct proc p = PROC_NULL;
     siginfo_t info = {};
 
-    if (find_child(r, pid))
+    if (find_child(r, pid) || orphans_are_own(pid))
         return -EEXIST;
     int e = proc_open(pid, &p);
     if (e < 0)

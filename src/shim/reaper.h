@@ -2,7 +2,8 @@
 /*
  * The ends of all our children. A shim is a subreaper, so besides the processes it started or was
  * handed (struct child, watched by pidfd) it inherits orphans of containers that share its pid
- * namespace; those are reaped on SIGCHLD and forgotten.
+ * namespace; those are reaped on SIGCHLD and forgotten. Where other threads start children too,
+ * base/orphans.h tells which are whose.
  *
  * A process the OCI runtime leaves to us may end before we have learned its pid. It then waits as a
  * zombie, which an orphan's reaping must not take: while a call is under way that will hand us a
@@ -51,7 +52,7 @@ static inline bool child_is_alive(const struct child *child)
 }
 void reaper_hold(struct reaper *r);
 void reaper_release(struct reaper *r);
-/* SIGCHLD came. */
+/* SIGCHLD came; or one that orphans_reap() left alone may be gone by now. */
 void reaper_collect(struct reaper *r);
 /* A proc of pid if that is a child of ours, ended or not, which is not watched yet: what a runtime
  * says is believed only then. -ESRCH, -ECHILD, -EEXIST. */

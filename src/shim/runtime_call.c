@@ -16,7 +16,12 @@
 /* Of one turn of the loop, so that a runtime that never stops printing starves nobody. */
 #define DRAIN_MAX (256 * 1024)
 
+const char *const runtime_hidden_variables[] = {
+    "NOTIFY_SOCKET", "LISTEN_FDS",   "LISTEN_PID", "LISTEN_FDNAMES",
+    "WATCHDOG_USEC", "WATCHDOG_PID", NULL};
+
 struct runtime_call {
+    struct list link; /* of the runtime's calls */
     struct reaper *reaper;
     const struct runtime *runtime;
     struct child child;
@@ -42,6 +47,16 @@ void runtime_done(struct runtime *r)
     free(r->log);
     free(r->criu);
     *r = (struct runtime){};
+}
+
+void runtime_close(struct runtime *r)
+{
+    struct runtime_call *call;
+
+    r->is_closed = true;
+    LIST_FOREACH (call, &r->calls, link)
+        if (child_is_alive(&call->child))
+            proc_kill(&call->child.proc, SIGKILL); /* its end comes by the reaper */
 }
 
 const char *runtime_name(const struct runtime *r)
@@ -158,6 +173,7 @@ static void call_delete(struct runtime_call *call)
     event_timer_disarm(&call->deadline);
     close_fd(&call->output_fd);
     buf_done(&call->output);
+    list_remove(&call->link);
     free(call);
 }
 
@@ -345,6 +361,7 @@ static int spawn(struct runtime_call *call, const struct runtime_request *reques
         .path = call->runtime->path,
         .exec_fd = -EBADF,
         .argv = request->args->v,
+        .envp = (const char *const *)call->runtime->environment,
         .cwd = fs_exists(AT_FDCWD, call->runtime->bundle) ? call->runtime->bundle : "/",
         .fds = fds,
         .n_fds = 3,
@@ -366,13 +383,16 @@ static int spawn(struct runtime_call *call, const struct runtime_request *reques
     return 0;
 }
 
-int runtime_call_new(struct reaper *reaper, const struct runtime *r,
+int runtime_call_new(struct reaper *reaper, struct runtime *r,
                      const struct runtime_request *request, runtime_call_fn fn, void *userdata,
                      struct runtime_call **ret, struct err *e)
 {
     if (request->args->n > RUNTIME_ARGS_MAX)
         return err_set(e, ERR_INVALID_ARGUMENT,
                        "too many arguments for the OCI runtime: invalid argument");
+    if (r->is_closed)
+        return err_set(e, ERR_UNAVAILABLE,
+                       "%s is not called any more, the service ends: unavailable", runtime_name(r));
     struct runtime_call *call = calloc(1, sizeof(*call));
     if (!call)
         return err_oom(e);
@@ -388,6 +408,7 @@ int runtime_call_new(struct reaper *reaper, const struct runtime *r,
         .fn = fn,
         .userdata = userdata,
     };
+    list_push_back(&r->calls, &call->link);
     /* The end may come before this returns to the loop, so the hold is taken first. */
     if (request->leaves_process) {
         reaper_hold(reaper);

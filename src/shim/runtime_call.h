@@ -23,12 +23,19 @@ struct runtime {
     char *path; /* absolute */
     char *root; /* --root, with the namespace */
     char *bundle;
-    char *log;  /* <bundle>/log.json */
-    char *criu; /* NULL: the runtime's own choice */
+    char *log;                /* <bundle>/log.json */
+    char *criu;               /* NULL: the runtime's own choice */
+    char *const *environment; /* borrowed; NULL: our own */
     bool systemd_cgroup;
     bool debug;
+    bool is_closed;
+    struct list calls; /* under way */
 };
 void runtime_done(struct runtime *r);
+/* Kills the calls under way, which then fail, and refuses further ones. */
+void runtime_close(struct runtime *r);
+/* What of the environment is meant for whoever started us and for no container; ends in NULL. */
+extern const char *const runtime_hidden_variables[];
 /* Name of the program, for sentences. */
 const char *runtime_name(const struct runtime *r);
 /* Whether a call has failed since there is nothing at the runtime's path that can be executed. */
@@ -63,8 +70,8 @@ struct runtime_call;
  * output ends in NUL and is borrowed for the duration of the call. */
 typedef void (*runtime_call_fn)(void *userdata, const struct err *e, const char *output);
 
-/* Starts; fn comes from the loop. On failure it does not. */
-int runtime_call_new(struct reaper *reaper, const struct runtime *r,
+/* Starts; fn comes from the loop. On failure it does not. r must outlive the call. */
+int runtime_call_new(struct reaper *reaper, struct runtime *r,
                      const struct runtime_request *request, runtime_call_fn fn, void *userdata,
                      struct runtime_call **ret, struct err *e);
 /* Kills what the runtime has left in its process group. To be called from fn, of a call that has

@@ -30,6 +30,9 @@
 
 struct serving {
     struct shim shim;
+    struct event_loop loop;
+    struct reaper reaper;
+    struct publisher *publisher;
     struct task_service service;
     struct ttrpc_service services[TASK_SERVICES + 1];
     struct forward forward;
@@ -104,8 +107,8 @@ static void try_to_quit(struct serving *s)
         event_timer_disarm(&s->quit_timer);
         return;
     }
-    if (ttrpc_server_is_flushed(s->server) && publisher_is_empty(s->shim.publisher))
-        event_loop_quit(&s->shim.loop, 0);
+    if (ttrpc_server_is_flushed(s->server) && publisher_is_empty(s->publisher))
+        event_loop_quit(&s->loop, 0);
 }
 
 static void on_flushed(void *userdata)
@@ -125,14 +128,14 @@ static void on_quit_timeout(struct event_timer *timer)
     struct serving *s = container_of(timer, struct serving, quit_timer);
 
     if (shim_is_empty(&s->shim))
-        event_loop_quit(&s->shim.loop, 0);
+        event_loop_quit(&s->loop, 0);
 }
 
 static void on_quit_now(struct event_timer *timer)
 {
     struct serving *s = container_of(timer, struct serving, quit_timer);
 
-    event_timer_arm(&s->shim.loop, timer, QUIT_TIMEOUT_MS, on_quit_timeout);
+    event_timer_arm(&s->loop, timer, QUIT_TIMEOUT_MS, on_quit_timeout);
     try_to_quit(s);
 }
 
@@ -144,7 +147,7 @@ static void on_shutdown(struct task_service *service)
         return;
     s->is_quitting = true;
     /* From the loop, so that the answer to Shutdown is on its way. */
-    event_timer_arm(&s->shim.loop, &s->quit_timer, 0, on_quit_now);
+    event_timer_arm(&s->loop, &s->quit_timer, 0, on_quit_now);
 }
 
 static void on_lonely(struct event_timer *timer)
@@ -153,6 +156,11 @@ static void on_lonely(struct event_timer *timer)
 
     log_info("no container for %d seconds, and none left: leaving", LONELY_TIMEOUT_MS / 1000);
     on_shutdown(&s->service);
+}
+
+static void on_publish(struct shim *shim, const char *topic, const ProtobufCMessage *event)
+{
+    publisher_publish(container_of(shim, struct serving, shim)->publisher, topic, event);
 }
 
 static void on_changed(struct shim *shim)
@@ -168,7 +176,7 @@ static void on_changed(struct shim *shim)
     if (!shim_is_empty(shim))
         event_timer_disarm(&s->lonely_timer);
     else
-        event_timer_arm(&shim->loop, &s->lonely_timer, LONELY_TIMEOUT_MS, on_lonely);
+        event_timer_arm(shim->loop, &s->lonely_timer, LONELY_TIMEOUT_MS, on_lonely);
 }
 
 static struct container *first_container(const struct shim *shim)
@@ -184,7 +192,7 @@ static void on_terminate_timeout(struct event_timer *timer)
 
     MAP_FOREACH (entry, &s->shim.containers)
         container_abandon(entry->value);
-    event_loop_quit(&s->shim.loop, 0);
+    event_loop_quit(&s->loop, 0);
 }
 
 /* The shim takes its containers along. */
@@ -197,7 +205,7 @@ static void terminate(struct serving *s)
         on_changed(&s->shim);
         return;
     }
-    event_timer_arm(&s->shim.loop, &s->quit_timer, TERMINATE_TIMEOUT_MS, on_terminate_timeout);
+    event_timer_arm(&s->loop, &s->quit_timer, TERMINATE_TIMEOUT_MS, on_terminate_timeout);
     containers_end(&s->shim);
 }
 
@@ -221,7 +229,7 @@ static void leave(struct serving *s, unsigned signal)
         terminate(s);
     } else {
         log_info("signal %u: leaving", signal);
-        event_loop_quit(&s->shim.loop, 0);
+        event_loop_quit(&s->loop, 0);
     }
 }
 
@@ -266,7 +274,7 @@ static void on_signal(struct event_fd *source, _unused_ uint32_t events)
         else if (info.ssi_signo == SIGUSR1)
             log_state(s);
     }
-    reaper_collect(&s->shim.reaper);
+    reaper_collect(&s->reaper);
 }
 
 /* All that could end us: SIGXFSZ comes with a log file that reaches the limit on its size, of which
@@ -283,17 +291,14 @@ static int watch_signals(struct serving *s)
     s->signal_fd = event_signal_fd(&mask);
     if (s->signal_fd < 0)
         return s->signal_fd;
-    return event_fd_add(&s->shim.loop, &s->signals, s->signal_fd, EPOLLIN, on_signal);
+    return event_fd_add(&s->loop, &s->signals, s->signal_fd, EPOLLIN, on_signal);
 }
 
 /* What a container or the OCI runtime must not inherit from whoever started us. */
 static int set_up_process(void)
 {
-    static const char *const names[] = {"NOTIFY_SOCKET",  "LISTEN_FDS",    "LISTEN_PID",
-                                        "LISTEN_FDNAMES", "WATCHDOG_USEC", "WATCHDOG_PID"};
-
-    for (size_t i = 0; i < ARRAY_SIZE(names); i++)
-        unsetenv(names[i]);
+    for (const char *const *name = runtime_hidden_variables; *name; name++)
+        unsetenv(*name);
     umask(0022);
     /* Freed memory goes back at once, and big buffers never enter the heap. */
     mallopt(M_TRIM_THRESHOLD, 0);
@@ -312,10 +317,14 @@ static int set_up(struct serving *s, const struct args *args, bool v1, struct er
         return ERR_RETURN;
     int r = set_up_process();
     if (r == 0)
-        r = event_loop_init(&shim->loop);
+        r = event_loop_init(&s->loop);
     if (r < 0)
         return err_errno(e, r, "failed to set up the shim");
-    reaper_init(&shim->reaper, &shim->loop);
+    reaper_init(&s->reaper, &s->loop);
+    list_init(&shim->alive);
+    shim->loop = &s->loop;
+    shim->reaper = &s->reaper;
+    shim->publish = on_publish;
     shim->namespace_ = args->namespace_;
     shim->debug = args->debug;
     shim->v1 = v1;
@@ -324,17 +333,17 @@ static int set_up(struct serving *s, const struct args *args, bool v1, struct er
     shim->systemd_cgroup = args->systemd_cgroup;
     shim->changed = on_changed;
     s->forward = (struct forward){
-        .loop = &shim->loop,
+        .loop = &s->loop,
         .path = ttrpc_address ? address_to_path(ttrpc_address) : "",
         .namespace_ = args->namespace_,
     };
-    publish_binary_init(&s->binary, &shim->reaper, args->publish_binary, args->address,
+    publish_binary_init(&s->binary, &s->reaper, args->publish_binary, args->address,
                         args->namespace_);
     s->service = (struct task_service){.shim = shim, .shutdown = on_shutdown};
     bool by_binary = v1 || str_empty(ttrpc_address);
-    r = publisher_new(&shim->loop, shim->namespace_,
+    r = publisher_new(shim->loop, shim->namespace_,
                       by_binary ? &publish_binary_transport : &forward_transport,
-                      by_binary ? (void *)&s->binary : (void *)&s->forward, &shim->publisher);
+                      by_binary ? (void *)&s->binary : (void *)&s->forward, &s->publisher);
     if (r == 0)
         r = watch_signals(s);
     if (r < 0)
@@ -343,14 +352,14 @@ static int set_up(struct serving *s, const struct args *args, bool v1, struct er
         return ERR_RETURN;
     memcpy(s->services, task_services, sizeof(task_services));
     s->services[TASK_SERVICES] = sandbox_service;
-    if (ttrpc_server_new(&shim->loop, listen_fd, v1 ? &shim_service : s->services,
+    if (ttrpc_server_new(&s->loop, listen_fd, v1 ? &shim_service : s->services,
                          v1 ? 1 : ARRAY_SIZE(s->services), &s->service, &s->server, e) < 0) {
         close(listen_fd);
         return ERR_RETURN;
     }
     ttrpc_server_on_flushed(s->server, on_flushed);
-    publisher_on_empty(shim->publisher, on_published, s);
-    event_timer_arm(&shim->loop, &s->lonely_timer, LONELY_TIMEOUT_MS, on_lonely);
+    publisher_on_empty(s->publisher, on_published, s);
+    event_timer_arm(shim->loop, &s->lonely_timer, LONELY_TIMEOUT_MS, on_lonely);
     return 0;
 }
 
@@ -361,12 +370,12 @@ static void serving_free(struct serving *s)
     for (struct container *c; (c = first_container(&s->shim));)
         container_forget(c); /* it runs on */
     forward_done(&s->forward);
-    s->shim.publisher = publisher_free(s->shim.publisher);
-    reaper_done(&s->shim.reaper);
+    s->publisher = publisher_free(s->publisher);
+    reaper_done(&s->reaper);
     map_done(&s->shim.containers);
     event_fd_remove(&s->signals);
     close_fd(&s->signal_fd);
-    event_loop_done(&s->shim.loop);
+    event_loop_done(&s->loop);
     free(s);
 }
 
@@ -392,7 +401,7 @@ int action_serve(const struct args *args, bool v1, struct err *e)
 
     /* The commit point: containers depend on this process from here on. What fails below refuses a
      * request; nothing below ends the process but Shutdown, loneliness and SIGTERM. */
-    int r = event_loop_run(&s->shim.loop);
+    int r = event_loop_run(&s->loop);
 
     if (r < 0)
         log_error("the event loop has failed: %s", err_strerror(r));

@@ -139,7 +139,7 @@ static void handle_create(struct ttrpc_call *call, const ProtobufCMessage *messa
         .checkpoint = r->checkpoint,
         .options = r->options,
     };
-    container_create(shim, &request, on_created, call);
+    container_begin(shim, &request, on_created, call);
 }
 
 static void on_deleted(void *userdata, const struct err *e)
@@ -363,8 +363,8 @@ static void handle_update(struct ttrpc_call *call, const ProtobufCMessage *messa
     if (!r->resources || r->resources->value.len == 0)
         answer_error(call, ERR_INVALID_ARGUMENT, "no resources to update: invalid argument");
     else
-        container_update(c, (const char *)r->resources->value.data, r->resources->value.len,
-                         answer_done, call);
+        container_set_resources(c, (const char *)r->resources->value.data, r->resources->value.len,
+                                answer_done, call);
 }
 
 static void on_waited(void *userdata, const struct process_exit *exit)

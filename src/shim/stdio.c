@@ -245,8 +245,8 @@ static int open_logger(struct stdio *io, const struct stdio_request *request, st
             fchown(*err_write, request->io_uid, request->io_gid) < 0)
             return err_errno(e, -errno, "failed to set the owner of a pipe");
     }
-    return logger_new(io->reaper, request->stdout_path, request->namespace_, request->id, out_read,
-                      err_read, on_logger_ready, io, &io->logger, e);
+    return logger_new(io->reaper, request->stdout_path, request->namespace_, request->id,
+                      request->bundle, out_read, err_read, on_logger_ready, io, &io->logger, e);
 }
 
 static int open_output(struct stdio *io, const struct stdio_request *request, size_t i,
@@ -357,11 +357,32 @@ static int open_streams(struct stdio *io, const struct stdio_request *request, e
     return io->terminal ? 0 : open_output(io, request, 1, scheme, e);
 }
 
-int stdio_open(struct stdio *io, const struct stdio_request *request, stdio_opened_fn opened,
+/* Whose working directory that would be otherwise depends on who serves the container. */
+static int put_into_bundle(const char **path, const char *bundle, char **ret)
+{
+    if (scheme_of(*path) != SCHEME_PATH || **path == '/' || strstr(*path, "://"))
+        return 0;
+    *ret = fs_join(bundle, *path);
+    if (!*ret)
+        return -ENOMEM;
+    *path = *ret;
+    return 0;
+}
+
+int stdio_open(struct stdio *io, const struct stdio_request *from, stdio_opened_fn opened,
                struct err *e)
 {
-    enum scheme scheme = scheme_of(request->stdout_path);
+    enum scheme scheme = scheme_of(from->stdout_path);
+    struct stdio_request absolute = *from;
+    const struct stdio_request *request = &absolute;
+    _free_ char *in = NULL;
+    _free_ char *out = NULL;
+    _free_ char *error = NULL;
 
+    if (put_into_bundle(&absolute.stdin_path, from->bundle, &in) < 0 ||
+        put_into_bundle(&absolute.stdout_path, from->bundle, &out) < 0 ||
+        put_into_bundle(&absolute.stderr_path, from->bundle, &error) < 0)
+        return err_oom(e);
     io->terminal = request->terminal;
     io->opened = opened;
     io->deadline_ms = clock_monotonic_ms() + STDIO_OPEN_TIMEOUT_MS;
@@ -552,6 +573,17 @@ void stdio_finish(struct stdio *io, stdio_finished_fn finished)
     io->deadline_ms = clock_monotonic_ms() + STDIO_DRAIN_MAX_MS;
     io->last_moved = UINT64_MAX; /* the first look never finds it idle */
     wait_for_output(io);
+}
+
+void stdio_hurry(struct stdio *io)
+{
+    io->deadline_ms = 0;
+    if (io->logger)
+        logger_hurry(io->logger);
+    if (io->finished && is_copying_output(io))
+        event_timer_arm(io->reaper->loop, &io->timer, 0, on_finish_timer);
+    else if (io->opened && wants_reader(io))
+        event_timer_arm(io->reaper->loop, &io->timer, 0, on_open_timer);
 }
 
 size_t stdio_take_stderr(struct stdio *io, char *ret, size_t size)

@@ -36,7 +36,8 @@ typedef void (*stdio_opened_fn)(struct stdio *io, const struct err *e);
 typedef void (*stdio_finished_fn)(struct stdio *io);
 
 struct stdio_request {
-    const char *stdin_path, *stdout_path, *stderr_path; /* "" or NULL: none */
+    /* "" or NULL: none; what does not begin with '/' is in the bundle. */
+    const char *stdin_path, *stdout_path, *stderr_path;
     bool terminal;
     uint32_t io_uid, io_gid; /* owner of the pipes */
     const char *namespace_;
@@ -101,6 +102,9 @@ void stdio_end_input(struct stdio *io);
 /* Waits for the rest of the output within the limits above and for the logging program; finished
  * comes once, perhaps at once. Everything but the logging program is closed by then. */
 void stdio_finish(struct stdio *io, stdio_finished_fn finished);
+/* Gives up what is being waited for, a client that opens its end or the rest of the output: the
+ * callback follows from the loop. */
+void stdio_hurry(struct stdio *io);
 void stdio_done(struct stdio *io);
 /* What a failed runtime left on the container's stderr and nobody has read: for its error. Takes
  * the bytes. Returns how many. */

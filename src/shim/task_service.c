@@ -136,7 +136,7 @@ static void handle_create(struct ttrpc_call *call, const ProtobufCMessage *messa
         .checkpoint = r->checkpoint,
         .options = r->options,
     };
-    container_create(shim_of(call), &request, on_created, a);
+    container_begin(shim_of(call), &request, on_created, a);
 }
 
 static void on_deleted(void *userdata, const struct err *e)
@@ -364,8 +364,8 @@ static void handle_update(struct ttrpc_call *call, const ProtobufCMessage *messa
         ttrpc_call_fail(call, &e);
         return;
     }
-    container_update(c, (const char *)r->resources->value.data, r->resources->value.len,
-                     answer_done, call);
+    container_set_resources(c, (const char *)r->resources->value.data, r->resources->value.len,
+                            answer_done, call);
 }
 
 static void on_waited(void *userdata, const struct process_exit *exit)

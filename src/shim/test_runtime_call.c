@@ -108,6 +108,7 @@ static void test_calls(void **state)
                                  .root = strdup("/root"),
                                  .bundle = strdup(f.dir),
                                  .log = fs_join(f.dir, "log.json")};
+    list_init(&f.runtime.calls);
     run(&f, "echo fine", 5000);
     assert_false(f.failed);
     assert_string_equal(f.output, "fine\n");
