@@ -16,6 +16,7 @@
 #include "base/workq.h"
 #include "daemon/holder.h"
 #include "daemon/listeners.h"
+#include "daemon/no_shim.h"
 #include "daemon/notify.h"
 #include "daemon/programs.h"
 #include "oci/platform.h"
@@ -47,6 +48,7 @@ struct daemon {
     struct snapshotters *snapshotters;
     struct gc *gc;
     struct exchange *exchange;
+    struct no_shim no_shim;
     struct tasks *tasks;
     struct platform *platforms;
     struct service_context context;
@@ -113,7 +115,7 @@ static int setup_process(const struct config *c)
     char text[16];
     int n = snprintf(text, sizeof(text), "%d", (int)c->oom_score);
 
-    /* Children that lose their parent are the shims' affair; nobody may trace us or read our
+    /* Children that lose their parent are the shims' affair, or no_shim's; nobody may trace us or read our
      * memory. */
     (void)prctl(PR_SET_DUMPABLE, 0);
     umask(0022);
@@ -202,12 +204,14 @@ static int setup_runtime(struct daemon *d, struct err *e)
                 .runtime = c->linux_runtime,
                 .runtime_root = c->linux_runtime_root,
                 .shim_debug = c->linux_shim_debug,
+                .no_shim = c->linux_no_shim ? &d->no_shim.door : NULL,
             },
     };
 
     int r = exchange_new(&d->exchange);
     if (r < 0)
         return err_errno(e, r, "make event exchange");
+    d->no_shim.exchange = d->exchange;
     return tasks_new(&d->loop, d->pool, d->exchange, &options, &d->tasks, e);
 }
 
@@ -267,11 +271,6 @@ static int check_plugins(struct daemon *d, struct err *e)
 
     for (char **w = warnings; w && *w; w++)
         log_warn("%s", *w);
-    if (r >= 0 && c->linux_no_shim)
-        return err_set(
-            e, ERR_UNIMPLEMENTED,
-            "[plugins.\"" LINUX_RUNTIME_NAME "\"] no_shim = true: a container without a shim of "
-            "its own would end with the daemon, which wherryd does not do; remove the key");
     return r;
 }
 
@@ -325,6 +324,8 @@ static int setup(struct daemon *d, struct err *e)
         r = programs_find(&d->programs, e);
     if (r >= 0 && (r = setup_process(d->config)) < 0)
         err_errno(e, r, "set OOM score %d", (int)d->config->oom_score);
+    if (r >= 0 && d->config->linux_no_shim)
+        r = no_shim_init(&d->no_shim, e);
     if (r >= 0 && (r = event_loop_enable_posts(&d->loop)) < 0)
         err_errno(e, r, "make event loop");
     if (r >= 0 && (r = workq_new(POOL_THREADS, &d->pool)) < 0)
@@ -401,6 +402,7 @@ static void teardown(struct daemon *d)
     if (d->gc)
         gc_stop(d->gc);
     end_pool(d);
+    no_shim_done(&d->no_shim);
     d->ttrpc = ttrpc_server_free(d->ttrpc);
     d->grpc = grpc_server_free(d->grpc);
     d->tasks = tasks_free(d->tasks);

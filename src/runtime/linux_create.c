@@ -135,8 +135,11 @@ static int create_with_shim(struct tasks *t, struct task *task, const struct lin
     _cleanup_(shim_endpoint_done) struct shim_endpoint endpoint = SHIM_ENDPOINT_NULL;
     struct shim *shim = NULL;
 
-    int r = linux_launch(&t->options.host, task->binary.path, &task->bundle, runtime, shim_cgroup,
-                         t->options.linux_v1.shim_debug, &endpoint, e);
+    const struct linux_options *options = &t->options.linux_v1;
+    int r = options->no_shim
+                ? linux_launch_local(options, &task->bundle, runtime, &endpoint, e)
+                : linux_launch(&t->options.host, task->binary.path, &task->bundle, runtime,
+                               shim_cgroup, options->shim_debug, &endpoint, e);
     if (r < 0)
         return err_wrap(e, "failed to start shim");
     r = tasks_connect_sync(t, &endpoint, &shim, e);
@@ -170,7 +173,8 @@ static int create_with_options(struct tasks *t, struct task *task,
                             e);
     if (r < 0)
         return r;
-    linux_open_logs(task);
+    if (!t->options.linux_v1.no_shim)
+        linux_open_logs(task);
     r = create_with_shim(t, task, &runtime, options->shim_cgroup, create, ret_pid, e);
     if (r < 0) {
         struct err remove = ERR_INIT;
@@ -192,7 +196,9 @@ int linux_create(struct tasks *t, struct task *task, const struct task_create *c
     if (r >= 0)
         r = read_options(create->task_options, &pb__linuxrunc__create_options__descriptor, &options,
                          e);
-    if (r >= 0)
+    if (r >= 0 && t->options.linux_v1.no_shim)
+        task->binary.is_ours = true;
+    else if (r >= 0)
         r = linux_find_shim(&t->options.linux_v1, t->options.daemon_dir, &task->binary, e);
     if (r >= 0)
         r = create_with_options(t, task, (const Pb__Linuxrunc__RuncOptions *)runc,

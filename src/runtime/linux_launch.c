@@ -134,3 +134,23 @@ int linux_launch(const struct shim_host *host, const char *binary, struct bundle
     *ret = (struct shim_endpoint){.address = TAKE(address), .version = 1, .proc = proc};
     return 0;
 }
+
+int linux_launch_local(const struct linux_options *options, struct bundle *b,
+                       const struct linux_runtime *runtime, struct shim_endpoint *ret,
+                       struct err *e)
+{
+    struct shim_endpoint endpoint = SHIM_ENDPOINT_NULL;
+
+    endpoint.version = 1;
+    endpoint.address = str_printf("local:%s/%s", b->ns, b->id);
+    if (!endpoint.address)
+        return err_oom(e);
+    int r = options->no_shim->begin(options->no_shim->userdata, b->ns, runtime, options->shim_debug,
+                                    &endpoint.local, e);
+    if (r < 0) {
+        shim_endpoint_done(&endpoint);
+        return r;
+    }
+    *ret = endpoint;
+    return 0;
+}

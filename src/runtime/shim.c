@@ -13,6 +13,9 @@
 
 void shim_endpoint_done(struct shim_endpoint *e)
 {
+    if (e->local.service)
+        e->local.end(e->local.service);
+    close_fd(&e->local.fd);
     free(e->address);
     proc_done(&e->proc);
     *e = (struct shim_endpoint)SHIM_ENDPOINT_NULL;
@@ -83,8 +86,8 @@ static void shim_watch(struct shim *s)
     }
 }
 
-int shim_connect(struct event_loop *loop, struct shim_endpoint *endpoint, shim_dead_fn on_dead,
-                 void *userdata, struct shim **ret, struct err *e)
+static int open_connection(const struct shim_endpoint *endpoint, int *ret_fd, ino_t *ret_inode,
+                           struct err *e)
 {
     const char *path = str_after_prefix(endpoint->address, "unix://");
     _close_ int fd = -EBADF;
@@ -108,14 +111,31 @@ int shim_connect(struct event_loop *loop, struct shim_endpoint *endpoint, shim_d
     if (r < 0 || peer.uid != geteuid())
         return err_set(e, ERR_PERMISSION_DENIED, "socket %s does not belong to a shim of ours",
                        path);
+    *ret_inode = lstat(path, &st) == 0 ? st.st_ino : 0;
+    *ret_fd = TAKE_FD(fd);
+    return 0;
+}
 
+int shim_connect(struct event_loop *loop, struct shim_endpoint *endpoint, shim_dead_fn on_dead,
+                 void *userdata, struct shim **ret, struct err *e)
+{
+    _close_ int fd = -EBADF;
+    ino_t inode = 0;
+    int r = 0;
+
+    if (endpoint->local.service)
+        fd = TAKE_FD(endpoint->local.fd);
+    else
+        r = open_connection(endpoint, &fd, &inode, e);
+    if (r < 0)
+        return r;
     struct shim *s = calloc(1, sizeof(*s));
     if (!s)
         return err_oom(e);
     atomic_init(&s->refs, 1);
     s->loop = loop;
     s->service = endpoint->version == 3 ? "containerd.task.v3.Task" : "containerd.task.v2.Task";
-    s->socket_inode = lstat(path, &st) == 0 ? st.st_ino : 0;
+    s->socket_inode = inode;
     s->is_v1 = endpoint->version == 1;
     if (s->is_v1)
         s->service = SHIM_V1_SERVICE;
@@ -132,6 +152,8 @@ int shim_connect(struct event_loop *loop, struct shim_endpoint *endpoint, shim_d
     (void)TAKE_FD(fd);
     s->proc = endpoint->proc;
     endpoint->proc = (struct proc)PROC_NULL;
+    s->local = endpoint->local;
+    endpoint->local = (struct shim_local){.fd = -EBADF};
     shim_watch(s);
     *ret = s;
     return 0;
@@ -154,7 +176,7 @@ void shim_detach(struct shim *s)
 
 void shim_adopt(struct shim *s, pid_t pid)
 {
-    if (pid <= 1 || s->proc.pidfd >= 0 || atomic_load(&s->dead))
+    if (pid <= 1 || pid == getpid() || s->proc.pidfd >= 0 || atomic_load(&s->dead))
         return;
     if (proc_open(pid, &s->proc) >= 0)
         shim_watch(s);
@@ -308,6 +330,7 @@ int shim_call_sync(struct shim *s, const char *ns, const char *method,
 struct kill_job {
     struct shim *shim;
     int pidfd;
+    void *service;
     bool known;
 };
 
@@ -317,7 +340,9 @@ static void kill_run(void *arg)
     struct kill_job *job = arg;
     struct shim *s = job->shim;
 
-    job->known = proc_is_set(&s->proc);
+    job->service = s->local.service;
+    s->local.service = NULL;
+    job->known = proc_is_set(&s->proc) || s->local.end;
     if (!s->end.loop)
         return;
     s->killed = true;
@@ -325,11 +350,21 @@ static void kill_run(void *arg)
         job->pidfd = fcntl(s->proc.pidfd, F_DUPFD_CLOEXEC, 3);
 }
 
+/* It is as dead as a process, and nobody must find it under its address any more. */
+static void die_run(void *arg)
+{
+    shim_die(arg);
+}
+
 int shim_kill(struct shim *s, int timeout_ms)
 {
     struct kill_job job = {.shim = s, .pidfd = -EBADF};
 
     loop_run(s->loop, kill_run, &job);
+    if (job.service) {
+        s->local.end(job.service);
+        loop_run(s->loop, die_run, s);
+    }
     if (job.pidfd < 0)
         return job.known ? 0 : -ESRCH;
     _close_ int pidfd = job.pidfd;

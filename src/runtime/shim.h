@@ -20,16 +20,26 @@
 struct shim;
 typedef void (*shim_dead_fn)(struct shim *shim, void *userdata);
 
+/* In a shim's place: its service inside this process, on the other end of a socket pair. */
+struct shim_local {
+    void *service; /* NULL: there is a process */
+    int fd;        /* our end, until it is connected */
+    /* [not the loop] Ends it as SIGKILL ends a shim. */
+    void (*end)(void *service);
+};
+
 /* Where a shim is and what it speaks. */
 struct shim_endpoint {
-    char *address;    /* "unix:///run/containerd/s/..." */
+    char *address;    /* "unix:///run/containerd/s/...", "local:<ns>/<id>" */
     int version;      /* of the task service: 2 or 3; 1: runtime v1 (runtime/shim_v1.h) */
     struct proc proc; /* ours when we started it directly, else none */
+    struct shim_local local;
 };
-#define SHIM_ENDPOINT_NULL \
-    {                      \
-        .proc = PROC_NULL  \
+#define SHIM_ENDPOINT_NULL                          \
+    {                                               \
+        .proc = PROC_NULL, .local = {.fd = -EBADF } \
     }
+/* [not the loop] Ends a local service that was not connected to. */
 void shim_endpoint_done(struct shim_endpoint *e);
 
 struct shim {
@@ -38,7 +48,8 @@ struct shim {
     char *address;
     const char *service; /* "containerd.task.v2.Task" or v3, or that of runtime v1 */
     ino_t socket_inode;  /* of the address, to know the file again; 0: unknown */
-    bool is_v1;          /* calls are in the language of v2 all the same, and translated */
+    struct shim_local local;
+    bool is_v1; /* calls are in the language of v2 all the same, and translated */
     atomic_bool dead;
 
     /* The loop's own. */
@@ -51,8 +62,9 @@ struct shim {
     void *userdata;
 };
 
-/* [loop] Connects to the endpoint (a local socket: at once or not at all). endpoint->proc is taken
- * on success. RESOURCE_EXHAUSTED: the shim is there, but does not accept connections. */
+/* [loop] Connects to the endpoint (a local socket: at once or not at all). endpoint->proc and
+ * ->local are taken on success. RESOURCE_EXHAUSTED: the shim is there, but does not accept
+ * connections. */
 int shim_connect(struct event_loop *loop, struct shim_endpoint *endpoint, shim_dead_fn on_dead,
                  void *userdata, struct shim **ret, struct err *e);
 struct shim *shim_ref(struct shim *s);
@@ -70,7 +82,8 @@ void shim_detach(struct shim *s);
  */
 void shim_adopt(struct shim *s, pid_t pid);
 /* [not the loop] Ends the process with SIGKILL and waits for that at most timeout_ms. 0, also when
- * it has ended before; -ESRCH: its process was never known; -ETIMEDOUT. */
+ * it has ended before; -ESRCH: its process was never known; -ETIMEDOUT. One without a process of
+ * its own is ended likewise. */
 int shim_kill(struct shim *s, int timeout_ms);
 
 /* What a call ends with: e NULL and the reply, owned by the receiver (pb_free()), or the error. */

@@ -215,10 +215,6 @@ def test_differs(configured):
     assert refusal(daemon, "containerd.services.diff.v1.Diff/Apply", {})[0] == grpc.StatusCode.UNIMPLEMENTED
 
 
-def test_no_shim_is_refused(refused):
-    assert "no_shim = true" in refused('[plugins."io.containerd.runtime.v1.linux"]\n  no_shim = true\n')
-
-
 def test_time_for_a_state(configured, archive):
     daemon = configured('[timeouts]\n  "io.containerd.timeout.task.state" = "300ms"\n')
     daemon.import_image(archive)
