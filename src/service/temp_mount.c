@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "service/temp_mount.h"
 
-#include <dirent.h>
 #include <fcntl.h>
 #include <sys/stat.h>
 
@@ -182,8 +181,7 @@ void temp_mount_remove_old(const char *root)
     struct dirent *entry;
     DIR *dir;
 
-    dir = path ? opendir(path) : NULL;
-    if (!dir)
+    if (!path || fs_open_dir(AT_FDCWD, path, &dir) < 0)
         return;
     while ((entry = readdir(dir))) {
         if (str_after_prefix(entry->d_name, POINT_PREFIX))

@@ -19,9 +19,10 @@ import time
 import grpc
 import pytest
 
+from harness.api import Api
 from integration.test_content_snapshots import (CONTENT, DIFF, LEASES, TAR, Writer, apply_layer, commit, digest_of, fails,
                                                 prepare, put, read)
-from integration.test_full_disk import Disk, MIB, sentence, small_root  # noqa: F401 (a fixture)
+from integration.test_full_disk import MIB, sentence, small_root  # noqa: F401 (a fixture)
 
 GZIP, ZSTD = TAR + "+gzip", TAR + "+zstd"
 OLD = 1_500_000_000_123_456_789  # nanoseconds
@@ -271,6 +272,12 @@ def few_changes(root):
     write(root / "n", b"new", mode=0o4755)
 
 
+def few_additions(root):
+    """Nothing is taken away: containerd writes the time of day into its whiteouts."""
+    write(root / "d/a", b"changed", when=OLD + 1)
+    write(root / "n", b"new")
+
+
 def test_only_what_changed(both, tmp_path):
     chain = Chain(both.api, tmp_path, base=few, change=few_changes)
     members = entries(unpacked(both.api, chain.diff()))
@@ -399,7 +406,7 @@ def test_same_trees_same_digest(daemon, tmp_path):
 
 
 def test_media_types(both, tmp_path):
-    chain = Chain(both.api, tmp_path, base=few, change=few_changes)
+    chain = Chain(both.api, tmp_path, base=few, change=few_additions)
     assert chain.diff("").media_type == GZIP
     plain, packed = chain.diff(TAR), chain.diff(GZIP)
     assert unpacked(both.api, packed) == unpacked(both.api, plain)
@@ -408,7 +415,7 @@ def test_media_types(both, tmp_path):
 
 
 def test_labels(both, tmp_path):
-    chain = Chain(both.api, tmp_path, base=few, change=few_changes)
+    chain = Chain(both.api, tmp_path, base=few, change=few_additions)
 
     def labels(digest):
         return dict(both.api.call(CONTENT + "Info", {"digest": digest}).info.labels)
@@ -427,7 +434,7 @@ def test_labels(both, tmp_path):
 
 
 def test_references(both, tmp_path):
-    chain = Chain(both.api, tmp_path, base=few, change=few_changes)
+    chain = Chain(both.api, tmp_path, base=few, change=few_additions)
     expected = chain.diff()
     both.api.call(CONTENT + "Delete", {"digest": expected.digest})
     with Writer(both.api) as w:
@@ -527,7 +534,7 @@ def until(condition, seconds=10):
 
 @pytest.fixture
 def endless(daemon, tmp_path):
-    """A tree that takes long: a terabyte of a hole, in a layer of hardly anything."""
+    """A tree that takes long: an eighth of a terabyte of a hole, in a layer of hardly anything."""
     plain = tmp_path / "plain"
     plain.mkdir()
     with open(plain / "hole", "wb") as file:
@@ -537,12 +544,14 @@ def endless(daemon, tmp_path):
 
 def start(daemon, right):
     errors = []
+    api = Api(daemon.address)  # a connection that killing the daemon does not close before
 
     def call():
         try:
-            diff(daemon.api, [], [right], ZSTD, ref="r")
+            diff(api, [], [right], ZSTD, ref="r")
         except grpc.RpcError as error:
             errors.append(error)
+        api.close()
 
     thread = threading.Thread(target=call)
     thread.start()
