@@ -560,6 +560,27 @@ def start(daemon, right):
     return thread, errors
 
 
+def test_worker_is_confined(daemon, endless):
+    """Nobody, with nothing but the right to read; and of the host it sees two trees, which it cannot write to."""
+    thread, _ = start(daemon, endless)
+    pid = max(workers(daemon))
+    status = dict(line.split(":\t", 1) for line in pathlib.Path(f"/proc/{pid}/status").read_text().splitlines())
+    assert set(status["Uid"].split()) == {"65534"} and status["Groups"].strip() == ""
+    assert int(status["CapEff"], 16) == int(status["CapBnd"], 16) == 1 << 2  # CAP_DAC_READ_SEARCH
+    assert (status["NoNewPrivs"], status["Seccomp"]) == ("1", "2")
+    assert not os.listdir(f"/proc/{pid}/root")
+    for namespace in ("mnt", "net", "ipc", "uts", "pid", "cgroup"):
+        assert os.readlink(f"/proc/{pid}/ns/{namespace}") != os.readlink(f"/proc/self/ns/{namespace}")
+    for fd in (3, 4):
+        flags = pathlib.Path(f"/proc/{pid}/fdinfo/{fd}").read_text()
+        assert "mnt_id" in flags
+        assert os.statvfs(f"/proc/{pid}/fd/{fd}").f_flag & os.ST_RDONLY
+    for each in workers(daemon):
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(each, signal.SIGKILL)
+    thread.join(10)
+
+
 def test_worker_is_killed(daemon, endless):
     thread, errors = start(daemon, endless)
     for pid in workers(daemon):
