@@ -78,6 +78,19 @@ static int read_mounts(Pb__Types__Mount *const *from, size_t n, struct mount_lis
     return temp_mount_make_read_only(ret) < 0 ? err_oom(e) : 0;
 }
 
+static int read_newest(const Google__Protobuf__Timestamp *epoch, struct blob_layer *layer,
+                       struct err *e)
+{
+    if (!epoch || epoch->seconds == CLOCK_ZERO_SECONDS)
+        return 0;
+    if (epoch->nanos < 0 || epoch->nanos > 999999999)
+        return err_set(e, ERR_INVALID_ARGUMENT,
+                       "source date epoch has %d nanoseconds: invalid argument", epoch->nanos);
+    layer->has_newest = true;
+    layer->newest = (struct timespec){.tv_sec = epoch->seconds, .tv_nsec = epoch->nanos};
+    return 0;
+}
+
 static int read_request(struct grpc_call *call, const Pb__Diff__DiffRequest *req, struct compare *c,
                         struct err *e)
 {
@@ -88,17 +101,13 @@ static int read_request(struct grpc_call *call, const Pb__Diff__DiffRequest *req
     c->place.lease = service_lease(call);
     if ((r = service_namespace(call, &c->place.ns, e)) < 0 ||
         (r = choose_format(req->media_type, &c->layer, e)) < 0 ||
+        (r = read_newest(req->source_date_epoch, &c->layer, e)) < 0 ||
         (r = read_mounts(req->left, req->n_left, &c->lists[LEFT], e)) < 0 ||
         (r = read_mounts(req->right, req->n_right, &c->lists[RIGHT], e)) < 0)
         return r;
     if (pb_strmap_get((void *const *)req->labels, req->n_labels, &c->labels) < 0)
         return err_oom(e);
     c->layer.labels = &c->labels;
-    if (req->source_date_epoch && req->source_date_epoch->seconds != CLOCK_ZERO_SECONDS) {
-        c->layer.has_newest = true;
-        c->layer.newest.tv_sec = req->source_date_epoch->seconds;
-        c->layer.newest.tv_nsec = req->source_date_epoch->nanos;
-    }
     if (str_empty(req->ref))
         make_up_ref(c->ref);
     c->place.ref = str_empty(req->ref) ? c->ref : req->ref;

@@ -478,6 +478,9 @@ def test_refuses(daemon, tmp_path):
     assert "no such file or directory" in fails(grpc.StatusCode.UNKNOWN, diff, daemon.api, [], [missing],
                                                 words="failed to mount")
     fails(grpc.StatusCode.UNKNOWN, diff, daemon.api, [missing], [])
+    for nanos in (-1, 10**9):
+        fails(grpc.StatusCode.INVALID_ARGUMENT, daemon.api.call, DIFF + "Diff",
+              daemon.api.message("containerd.services.diff.v1.DiffRequest", source_date_epoch={"nanos": nanos}))
     assert not list((daemon.root / "tmpmounts").iterdir())
     assert not daemon.api.call(CONTENT + "ListStatuses").statuses
 
