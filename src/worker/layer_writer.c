@@ -10,42 +10,9 @@
 #include "base/str.h"
 
 #define BLOCK_BYTES (256 * 1024)
-#define LINK_KEY_MAX 48
 #define WHITEOUT_PREFIX ".wh."
 
 static const uint8_t zeros[BLOCK_BYTES];
-
-/* An unchanged name of a file, of which another may turn out to be new. */
-struct waiting {
-    struct waiting *next;
-    struct change_dir *dir;
-    char path[];
-};
-
-/* A file with more names than have been seen. */
-struct link {
-    uint64_t left; /* names yet to come */
-    char *source;  /* its name in the layer; NULL: it is not there yet */
-    struct waiting *waiting, **last;
-};
-
-static struct waiting *waiting_free(struct waiting *w)
-{
-    while (w) {
-        struct waiting *next = w->next;
-        change_dir_unref(w->dir);
-        free(w);
-        w = next;
-    }
-    return NULL;
-}
-
-static void link_free(struct link *l)
-{
-    waiting_free(l->waiting);
-    free(l->source);
-    free(l);
-}
 
 int layer_writer_init(struct layer_writer *w, struct tar_writer *tar, int root_fd,
                       uint64_t max_bytes, uint64_t max_entries, struct err *e)
@@ -62,9 +29,7 @@ int layer_writer_init(struct layer_writer *w, struct tar_writer *tar, int root_f
 
 void layer_writer_done(struct layer_writer *w)
 {
-    MAP_FOREACH (entry, &w->links)
-        link_free(entry->value);
-    map_done(&w->links);
+    links_done(&w->links);
     w->xattrs = xattrs_free(w->xattrs);
     free(TAKE(w->block));
 }
@@ -283,54 +248,18 @@ static int write_link(struct layer_writer *w, const char *path, const struct sta
     return write_header(w, e);
 }
 
-static int get_link(struct layer_writer *w, const char *key, const struct stat *st,
-                    struct link **ret)
-{
-    struct link *l = map_get(&w->links, key);
-
-    if (!l) {
-        l = calloc(1, sizeof(*l));
-        if (!l || map_add(&w->links, key, l) < 0) {
-            free(l);
-            return -ENOMEM;
-        }
-        l->left = st->st_nlink;
-        l->last = &l->waiting;
-    }
-    if (l->left > 0)
-        l->left--;
-    *ret = l;
-    return 0;
-}
-
-static int wait_for_source(struct link *l, const struct change *c)
-{
-    size_t n = strlen(c->path) + 1;
-    struct waiting *w = malloc(sizeof(*w) + n);
-
-    if (!w)
-        return -ENOMEM;
-    w->next = NULL;
-    w->dir = change_dir_ref(c->dir);
-    memcpy(w->path, c->path, n);
-    *l->last = w;
-    l->last = &w->next;
-    return 0;
-}
-
 /* The unchanged names before the first new one. */
 static int write_waiting(struct layer_writer *w, struct link *l, const struct stat *st,
                          struct err *e)
 {
     int r = 0;
 
-    for (struct waiting *at = l->waiting; at && r >= 0; at = at->next) {
+    for (struct link_name *at = l->waiting; at && r >= 0; at = at->next) {
         r = tell_directories(w, at->dir, e);
         if (r >= 0)
             r = write_link(w, at->path, st, l->source, e);
     }
-    l->waiting = waiting_free(l->waiting);
-    l->last = &l->waiting;
+    link_forget_waiting(l);
     return r;
 }
 
@@ -351,7 +280,7 @@ static int add_name(struct layer_writer *w, struct link *l, const struct change 
     int r;
 
     if (!l->source && c->kind == CHANGE_LINKED)
-        return is_reserved(c->name) || wait_for_source(l, c) == 0 ? 0 : err_oom(e);
+        return is_reserved(c->name) || link_wait(l, c->dir, c->path) == 0 ? 0 : err_oom(e);
     r = tell_directories(w, c->dir, e);
     if (r < 0)
         return r;
@@ -360,18 +289,12 @@ static int add_name(struct layer_writer *w, struct link *l, const struct change 
 
 static int add_linked(struct layer_writer *w, const struct change *c, struct err *e)
 {
-    char key[LINK_KEY_MAX];
     struct link *l;
 
-    snprintf(key, sizeof(key), "%llx:%llx", (unsigned long long)c->st->st_dev,
-             (unsigned long long)c->st->st_ino);
-    if (get_link(w, key, c->st, &l) < 0)
+    if (links_see(&w->links, c->st, &l) < 0)
         return err_oom(e);
     int r = add_name(w, l, c, e);
-    if (l->left == 0) {
-        map_remove(&w->links, key);
-        link_free(l);
-    }
+    links_settle(&w->links, c->st, l);
     return r;
 }
 

@@ -15,8 +15,7 @@
  */
 #pragma once
 
-#include "base/map.h"
-#include "worker/changes.h"
+#include "worker/links.h"
 #include "worker/tar_writer.h"
 #include "worker/xattrs.h"
 
@@ -29,7 +28,7 @@ struct layer_writer {
     uint64_t bytes;
     uint64_t max_entries;
     uint64_t entries;
-    struct map links; /* "<dev>:<ino>" -> struct link: files with names yet to come */
+    struct links links;
     struct xattrs *xattrs;
     uint8_t *block;
     bool warned_xattr;
