@@ -315,17 +315,21 @@ static int input_file(const char *text)
     return TAKE_FD(fd);
 }
 
-static off_t log_size(const struct runtime *r)
+/* Where this call's lines will begin. What is no file goes: behind a link the runtime would write
+ * into a file of somebody else's, and with a directory in its way it refuses every command. */
+static off_t log_start(const struct runtime *r)
 {
     struct stat st;
 
     if (lstat(r->log, &st) < 0)
         return 0;
-    if (st.st_size > LOG_FILE_MAX) {
+    if (S_ISREG(st.st_mode) && st.st_size <= LOG_FILE_MAX)
+        return st.st_size;
+    if (S_ISDIR(st.st_mode))
+        rmdir(r->log);
+    else
         unlink(r->log);
-        return 0;
-    }
-    return st.st_size;
+    return 0;
 }
 
 static int spawn(struct runtime_call *call, const struct runtime_request *request, struct err *e)
@@ -403,7 +407,7 @@ int runtime_call_new(struct reaper *reaper, struct runtime *r,
         .output = BUF_INIT(MAX_OF(request->max_output, (size_t)RUNTIME_OUTPUT_MAX) + 1),
         .output_fd = -EBADF,
         .command = request->command,
-        .log_start = log_size(r),
+        .log_start = log_start(r),
         .timeout_ms = request->timeout_ms,
         .fn = fn,
         .userdata = userdata,

@@ -124,6 +124,17 @@ static void test_calls(void **state)
     assert_int_equal(f.error.code, ERR_DEADLINE_EXCEEDED);
     run(&f, "while :; do echo on and on >&2; done", 100);
     assert_int_equal(f.error.code, ERR_DEADLINE_EXCEEDED);
+    /* A log that is none does not stop it, and nothing is written through a link. */
+    _free_ char *victim = fs_join(f.dir, "victim");
+    unlink(f.runtime.log);
+    assert_int_equal(symlink(victim, f.runtime.log), 0);
+    run(&f, "echo '{\"level\":\"error\",\"msg\":\"again\"}' >> $log; exit 1", 5000);
+    assert_string_equal(f.error.msg, "again");
+    assert_false(fs_exists(AT_FDCWD, victim));
+    unlink(f.runtime.log);
+    assert_int_equal(mkdir(f.runtime.log, 0755), 0);
+    run(&f, "echo '{\"level\":\"error\",\"msg\":\"once more\"}' >> $log; exit 1", 5000);
+    assert_string_equal(f.error.msg, "once more");
     /* What it has started goes with it: at its deadline, and when it fails. */
     run(&f, "(sleep 0.3; echo late > $log.late) & wait", 100);
     assert_int_equal(f.error.code, ERR_DEADLINE_EXCEEDED);
