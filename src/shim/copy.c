@@ -13,6 +13,8 @@
 
 #define SPLICE_SIZE (1024 * 1024)
 #define CHUNK_SIZE 65536
+#define WIDE_FROM (1024 * 1024)
+#define WIDE_SIZE (256 * 1024)
 #define TTY_CHUNK_SIZE 4096 /* a terminal never gives more at once */
 /* Moves of one callback: a stream that never pauses must not keep the loop for itself. */
 #define MOVES_MAX 16
@@ -91,6 +93,15 @@ static enum move move_chunk(struct copy *c)
     return flush_chunk(c);
 }
 
+/* Only ever wider, and no matter if it is refused. */
+static void widen(int fd)
+{
+    int size = fcntl(fd, F_GETPIPE_SZ);
+
+    if (size > 0 && size < WIDE_SIZE)
+        fcntl(fd, F_SETPIPE_SZ, WIDE_SIZE);
+}
+
 static enum move move(struct copy *c)
 {
     if (!c->may_splice)
@@ -99,6 +110,11 @@ static enum move move(struct copy *c)
         splice(c->src_fd, NULL, c->dst_fd, NULL, SPLICE_SIZE, SPLICE_F_MOVE | SPLICE_F_NONBLOCK);
     if (n > 0) {
         c->moved += (size_t)n;
+        if (!c->is_wide && c->moved >= WIDE_FROM) {
+            c->is_wide = true;
+            widen(c->src_fd);
+            widen(c->dst_fd);
+        }
         return MOVED;
     }
     if (n == 0) {

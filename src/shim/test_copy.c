@@ -65,6 +65,38 @@ static void test_slow_reader(void **state)
     event_loop_done(&loop);
 }
 
+/* Pipes through which much goes become wider, others and those that are wide already do not. */
+static void test_wide_pipes(void **state)
+{
+    struct event_loop loop;
+    struct copy c = {};
+    int in[2], out[2];
+    static uint8_t chunk[65536];
+
+    assert_int_equal(event_loop_init(&loop), 0);
+    make_pipe(in, true, true);
+    make_pipe(out, true, true);
+    int narrow = fcntl(in[0], F_GETPIPE_SZ);
+    int widest = fcntl(out[0], F_SETPIPE_SZ, 512 * 1024);
+    assert_int_equal(copy_start(&c, &loop, in[0], out[1], on_ended), 0);
+    for (size_t got = 0; got < 2 * 1024 * 1024;) {
+        if (c.moved < 900000)
+            assert_int_equal(fcntl(in[0], F_GETPIPE_SZ), narrow);
+        assert_true(write(in[1], chunk, sizeof(chunk)) > 0);
+        event_loop_turn(&loop, 0);
+        ssize_t n = read(out[0], chunk, sizeof(chunk));
+        got += n > 0 ? (size_t)n : 0;
+    }
+    assert_int_equal(fcntl(in[0], F_GETPIPE_SZ), 256 * 1024);
+    assert_int_equal(fcntl(out[0], F_GETPIPE_SZ), widest);
+    copy_stop(&c);
+    close(in[0]);
+    close(in[1]);
+    close(out[0]);
+    close(out[1]);
+    event_loop_done(&loop);
+}
+
 /* A file cannot be polled, and one for appending not be spliced to. */
 static void test_append(void **state)
 {
@@ -162,9 +194,8 @@ static void test_broken_pipe(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_slow_reader),
-        cmocka_unit_test(test_append),
-        cmocka_unit_test(test_from_file),
+        cmocka_unit_test(test_slow_reader), cmocka_unit_test(test_wide_pipes),
+        cmocka_unit_test(test_append),      cmocka_unit_test(test_from_file),
         cmocka_unit_test(test_broken_pipe),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
