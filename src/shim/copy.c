@@ -35,9 +35,17 @@ void copy_stop(struct copy *c)
         return;
     event_fd_remove(&c->src);
     event_fd_remove(&c->dst);
+    if (c->dropped > 0)
+        log_warn("output of a container has ended, its last %" PRIu64 " bytes are missing",
+                 c->dropped);
     free(c->chunk);
     c->chunk = NULL;
     c->loop = NULL;
+}
+
+static bool has_chunk(const struct copy *c)
+{
+    return c->chunk_at < c->chunk_len;
 }
 
 /* Writes the chunk out. */
@@ -65,30 +73,25 @@ static enum move flush_chunk(struct copy *c)
         c->moved += (size_t)n;
         c->chunk_at += (size_t)n;
     }
-    free(c->chunk);
-    c->chunk = NULL;
+    c->chunk_at = c->chunk_len = 0;
     return MOVED;
 }
 
 static enum move move_chunk(struct copy *c)
 {
-    if (c->chunk)
+    if (has_chunk(c))
         return flush_chunk(c);
 
-    /* Asked for when there is something, given back when it is written: an idle copy holds none. */
-    char *chunk = malloc(c->chunk_size);
-    if (!chunk)
+    /* Asked for when there is something, given back in wait_for(): an idle copy holds none. */
+    if (!c->chunk && !(c->chunk = malloc(c->chunk_size)))
         return SRC_EMPTY;
-    ssize_t n = read(c->src_fd, chunk, c->chunk_size);
+    ssize_t n = read(c->src_fd, c->chunk, c->chunk_size);
     if (n <= 0) {
-        free(chunk);
         if (n < 0 && (errno == EAGAIN || errno == EINTR))
             return SRC_EMPTY;
         c->src_ended = true; /* EIO is how a terminal says that nobody holds its other side */
         return ENDED;
     }
-    c->chunk = chunk;
-    c->chunk_at = 0;
     c->chunk_len = (size_t)n;
     return flush_chunk(c);
 }
@@ -148,6 +151,10 @@ static void on_dst(struct event_fd *source, _unused_ uint32_t events)
 
 static void wait_for(struct copy *c, bool dst)
 {
+    if (!has_chunk(c)) {
+        free(c->chunk);
+        c->chunk = NULL;
+    }
     dst = dst || c->src_always_ready;
     c->waits_for_dst = dst;
     /* A silent source leaves epoll altogether, or its hang-up would wake us over and over. */
@@ -177,7 +184,7 @@ static void on_ready(struct copy *c)
             return;
         }
     }
-    wait_for(c, c->chunk != NULL);
+    wait_for(c, has_chunk(c));
 }
 
 int copy_start(struct copy *c, struct event_loop *loop, int src_fd, int dst_fd, copy_ended_fn ended)
