@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * After a restart: every bundle is a task. Its shim is asked with Connect, all shims at once; each
- * answer decides about its own tasks alone.
+ * After a restart: every bundle is a task. Its shim is asked with Connect and State, all shims at
+ * once and both in one go, so that each wakes up but once; the answers decide about its own tasks
+ * alone.
  *
  *     answers, knows the container    LIVE
  *     answers, is still making it     asked again until it has, then LIVE: the client may start or
@@ -34,6 +35,9 @@ struct recovery {
     struct event_timer timer;
     uint64_t since_ms;
     bool has_knocked;
+    int n_awaited; /* answers to the two calls */
+    enum err_code connect_code, state_code;
+    bool has_process;
     struct workq_job job;
 };
 
@@ -118,57 +122,70 @@ static void recovery_again(struct event_timer *timer)
     recovery_ask(container_of(timer, struct recovery, timer));
 }
 
-/* What is the container doing? Of one without a process: is there a container at all? */
-static void recovery_state(void *userdata, const struct err *e, ProtobufCMessage *reply)
+/* Both answers are there. Of a container without a process: is there a container at all? */
+static void recovery_decide(struct recovery *rec)
 {
-    struct recovery *rec = userdata;
-    const Pb__Task__StateResponse *response = (const Pb__Task__StateResponse *)reply;
-    bool has_process = response && response->pid != 0;
+    bool is_silent = rec->connect_code != ERR_OK && rec->connect_code != ERR_NOT_FOUND;
 
-    if (has_process)
-        atomic_store(&rec->task->start_seen, response->status != PB__V1TYPES__STATUS__CREATED);
-    if (reply)
-        pb_free(reply);
-    if (e && e->code == ERR_UNAVAILABLE)
+    if (rec->connect_code == ERR_UNAVAILABLE)
         recovery_lost(rec);
-    else if (e && e->code == ERR_NOT_FOUND)
+    else if (is_silent)
+        make_live(rec);
+    else if (rec->state_code == ERR_UNAVAILABLE)
+        recovery_lost(rec);
+    else if (rec->state_code == ERR_NOT_FOUND)
         recovery_discard(rec);
-    else if (e || has_process || clock_monotonic_ms() - rec->since_ms > POLL_MAX_MS)
+    else if (rec->state_code != ERR_OK || rec->has_process ||
+             clock_monotonic_ms() - rec->since_ms > POLL_MAX_MS)
         make_live(rec);
     else
         event_timer_arm(rec->task->tasks->loop, &rec->timer, POLL_MS, recovery_again);
 }
 
+static void recovery_stated(void *userdata, const struct err *e, ProtobufCMessage *reply)
+{
+    struct recovery *rec = userdata;
+    const Pb__Task__StateResponse *response = (const Pb__Task__StateResponse *)reply;
+
+    rec->state_code = e ? e->code : ERR_OK;
+    rec->has_process = response && response->pid != 0;
+    if (rec->has_process)
+        atomic_store(&rec->task->start_seen, response->status != PB__V1TYPES__STATUS__CREATED);
+    if (reply)
+        pb_free(reply);
+    if (--rec->n_awaited == 0)
+        recovery_decide(rec);
+}
+
 static void recovery_connected(void *userdata, const struct err *e, ProtobufCMessage *reply)
 {
     struct recovery *rec = userdata;
-    struct tasks *t = rec->task->tasks;
-    Pb__Task__ConnectResponse *response = (Pb__Task__ConnectResponse *)reply;
+    const Pb__Task__ConnectResponse *response = (const Pb__Task__ConnectResponse *)reply;
 
-    if (e && e->code == ERR_UNAVAILABLE) {
+    rec->connect_code = e ? e->code : ERR_OK;
+    if (e && e->code == ERR_UNAVAILABLE)
         log_warn("shim of task %s is gone: %s", rec->task->key, e->msg);
-        recovery_lost(rec);
-        return;
-    }
-    if (e && e->code != ERR_NOT_FOUND) {
+    else if (e && e->code != ERR_NOT_FOUND)
         log_warn("shim of task %s does not answer: %s", rec->task->key, e->msg);
-        make_live(rec);
-        return;
-    }
     if (response)
         shim_adopt(rec->shim, (pid_t)response->shim_pid);
     if (reply)
         pb_free(reply);
-    shim_call(rec->shim, rec->task->ns, "State", &rec->state.base,
-              &pb__task__state_response__descriptor, t->options.host.load_timeout_ms,
-              recovery_state, rec);
+    if (--rec->n_awaited == 0)
+        recovery_decide(rec);
 }
 
 static void recovery_ask(struct recovery *rec)
 {
-    shim_call(rec->shim, rec->task->ns, "Connect", &rec->connect.base,
-              &pb__task__connect_response__descriptor,
-              rec->task->tasks->options.host.load_timeout_ms, recovery_connected, rec);
+    uint64_t timeout_ms = rec->task->tasks->options.host.load_timeout_ms;
+    struct shim *shim = rec->shim;
+    const char *ns = rec->task->ns;
+
+    rec->n_awaited = 2;
+    shim_call(shim, ns, "Connect", &rec->connect.base, &pb__task__connect_response__descriptor,
+              timeout_ms, recovery_connected, rec);
+    shim_call(shim, ns, "State", &rec->state.base, &pb__task__state_response__descriptor,
+              timeout_ms, recovery_stated, rec);
 }
 
 /* Where the shim of a bundle listens; without a file that says so (the daemon died in between),
