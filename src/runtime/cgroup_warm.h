@@ -4,9 +4,9 @@
  *
  * Writing a pid to cgroup.procs takes the kernel's threadgroup lock for writing, which waits for an
  * RCU grace period (7 to 15 ms) unless somebody took it within the last few milliseconds. The OCI
- * runtime pays that in the middle of `create`. A migration of the daemon into the cgroup in which
- * it already is moves nothing, but takes the same lock: begun when a Create arrives, it waits while
- * the shim is being started.
+ * runtime pays that in the middle of `create` and of `exec`. A migration of the daemon into the
+ * cgroup in which it already is moves nothing, but takes the same lock: begun when a Create or an
+ * Exec arrives, it waits while shim and OCI runtime are being started.
  */
 #pragma once
 

@@ -277,6 +277,11 @@ int tasks_connect(struct tasks *t, struct shim_endpoint *endpoint, struct shim *
     return 0;
 }
 
+void tasks_expect_exec(struct tasks *t)
+{
+    cgroup_warm_start(&t->warm);
+}
+
 struct connect_job {
     struct tasks *tasks;
     struct shim_endpoint *endpoint;

@@ -69,5 +69,8 @@ struct task_create {
  * left. */
 int tasks_create(struct tasks *t, const struct task_create *create, uint32_t *ret_pid,
                  struct err *e);
+/* [any thread] A process is about to be added to a running container: what cgroup_warm.h does for
+ * the first one of a container, for this one. Waits for nothing. */
+void tasks_expect_exec(struct tasks *t);
 /* Deletes a stopped task and everything that belongs to it. */
 int tasks_delete(struct tasks *t, struct task *task, struct task_exit *ret, struct err *e);

@@ -266,7 +266,6 @@ static const struct forward_route
     {                                                                                 \
         tasks_forward(call, request, &route_##name);                                  \
     }
-PASS_THROUGH(start)
 PASS_THROUGH(get)
 PASS_THROUGH(kill)
 PASS_THROUGH(resize)
@@ -285,14 +284,31 @@ static int validate_exec(struct grpc_call *call, const char *exec_id, struct err
     return r < 0 ? r : identifier_validate(exec_id, e);
 }
 
+static void expect_exec(struct grpc_call *call)
+{
+    const struct service_context *ctx = grpc_call_userdata(call);
+
+    tasks_expect_exec(ctx->tasks);
+}
+
 static void tasks_exec(struct grpc_call *call, const ProtobufCMessage *request)
 {
     struct err e = ERR_INIT;
 
-    if (validate_exec(call, ((const Pb__Tasks__ExecProcessRequest *)request)->exec_id, &e) < 0)
+    if (validate_exec(call, ((const Pb__Tasks__ExecProcessRequest *)request)->exec_id, &e) < 0) {
         grpc_call_finish(call, &e);
-    else
-        tasks_forward(call, request, &route_exec);
+        return;
+    }
+    expect_exec(call);
+    tasks_forward(call, request, &route_exec);
+}
+
+static void tasks_start(struct grpc_call *call, const ProtobufCMessage *request)
+{
+    /* Mostly it was expected a moment ago, but some time may lie between the two calls. */
+    if (!str_empty(((const Pb__Tasks__StartRequest *)request)->exec_id))
+        expect_exec(call);
+    tasks_forward(call, request, &route_start);
 }
 
 static void tasks_delete_process(struct grpc_call *call, const ProtobufCMessage *request)
