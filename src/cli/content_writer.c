@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "cli/content_writer.h"
 
-#include <openssl/evp.h>
 #include <stdio.h>
 
 #include "base/str.h"
 #include "google/protobuf/field_mask.pb-c.h"
+#include "oci/sha256.h"
 #include "services.content.v1.pb-c.h"
 
 static void on_message(struct grpc_client_call *call, void *userdata, ProtobufCMessage *m)
@@ -141,11 +141,10 @@ int content_write_bytes(struct cli *cli, const char *ref, const void *bytes, siz
                         char ret_digest[DIGEST_STR_MAX], struct err *e)
 {
     _cleanup_(content_writer_done) struct content_writer w = {};
-    uint8_t hash[EVP_MAX_MD_SIZE];
+    uint8_t hash[SHA256_SIZE];
     int r;
 
-    if (EVP_Digest(bytes, n, hash, NULL, EVP_sha256(), NULL) != 1)
-        return err_oom(e);
+    sha256(bytes, n, hash);
     digest_format(DIGEST_SHA256, hash, ret_digest);
     r = content_writer_open(&w, cli, ref, ret_digest, (int64_t)n, e);
     if (r == 0)

@@ -1,13 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "cli/image.h"
 
-#include <openssl/evp.h>
-
 #include "base/str.h"
 #include "cli/rpc.h"
 #include "google/protobuf/field_mask.pb-c.h"
 #include "oci/digest.h"
 #include "oci/reference.h"
+#include "oci/sha256.h"
 #include "services.content.v1.pb-c.h"
 
 void image_done(struct image *i)
@@ -130,7 +129,7 @@ int content_label(struct cli *cli, const char *digest, const char *key, const ch
 int image_chain_next(char **chain, const char *diff_id, struct err *e)
 {
     _free_ char *text = NULL;
-    uint8_t hash[EVP_MAX_MD_SIZE];
+    uint8_t hash[SHA256_SIZE];
     char digest[DIGEST_STR_MAX];
 
     if (str_empty(*chain)) {
@@ -139,8 +138,9 @@ int image_chain_next(char **chain, const char *diff_id, struct err *e)
         return *chain ? 0 : err_oom(e);
     }
     text = str_printf("%s %s", *chain, diff_id);
-    if (!text || EVP_Digest(text, strlen(text), hash, NULL, EVP_sha256(), NULL) != 1)
+    if (!text)
         return err_oom(e);
+    sha256(text, strlen(text), hash);
     digest_format(DIGEST_SHA256, hash, digest);
     free(*chain);
     *chain = strdup(digest);

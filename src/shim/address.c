@@ -6,7 +6,7 @@
 #include "base/fs.h"
 #include "base/sock.h"
 #include "base/str.h"
-#include "shim/sha256.h"
+#include "oci/sha256.h"
 
 char *address_path(const char *dir, const char *daemon_address, const char *namespace_,
                    const char *group)

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "shim/sha256.h"
+#include "oci/sha256.h"
 
 #define BLOCK 64
 

@@ -7,7 +7,7 @@
 #include <cmocka.h>
 
 #include "base/str.h"
-#include "shim/sha256.h"
+#include "oci/sha256.h"
 
 static void expect(const char *text, size_t n, const char *hex)
 {
