@@ -199,7 +199,7 @@ static int container_new(struct shim *s, const struct container_request *request
 
     if (!c)
         return err_oom(e);
-    *c = (struct container){.refs = 1, .shim = s, .oom = OOM_INIT};
+    *c = (struct container){.refs = 1, .shim = s, .runtime = RUNTIME_NULL, .oom = OOM_INIT};
     list_push_back(&s->alive, &c->link);
     list_init(&c->runtime.calls);
     c->id = strdup(request->id);

@@ -23,7 +23,7 @@ const char *const runtime_hidden_variables[] = {
 struct runtime_call {
     struct list link; /* of the runtime's calls */
     struct reaper *reaper;
-    const struct runtime *runtime;
+    struct runtime *runtime;
     struct child child;
     pid_t pid; /* and number of its group; good until fn has returned */
     struct event_fd output_source;
@@ -46,7 +46,8 @@ void runtime_done(struct runtime *r)
     free(r->bundle);
     free(r->log);
     free(r->criu);
-    *r = (struct runtime){};
+    runtime_program_done(&r->program);
+    *r = (struct runtime)RUNTIME_NULL;
 }
 
 void runtime_close(struct runtime *r)
@@ -363,7 +364,7 @@ static int spawn(struct runtime_call *call, const struct runtime_request *reques
     }
     const struct proc_spawn s = {
         .path = call->runtime->path,
-        .exec_fd = -EBADF,
+        .exec_fd = runtime_program_fd(&call->runtime->program, call->runtime->path),
         .argv = request->args->v,
         .envp = (const char *const *)call->runtime->environment,
         .cwd = fs_exists(AT_FDCWD, call->runtime->bundle) ? call->runtime->bundle : "/",

@@ -17,6 +17,7 @@
 #include "base/buf.h"
 #include "base/err.h"
 #include "shim/reaper.h"
+#include "shim/runtime_program.h"
 
 /* How the containers of one bundle are run. */
 struct runtime {
@@ -28,9 +29,14 @@ struct runtime {
     char *const *environment; /* borrowed; NULL: our own */
     bool systemd_cgroup;
     bool debug;
+    struct runtime_program program;
     bool is_closed;
     struct list calls; /* under way */
 };
+#define RUNTIME_NULL                    \
+    {                                   \
+        .program = RUNTIME_PROGRAM_NULL \
+    }
 void runtime_done(struct runtime *r);
 /* Kills the calls under way, which then fail, and refuses further ones. */
 void runtime_close(struct runtime *r);

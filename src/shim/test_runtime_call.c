@@ -107,7 +107,8 @@ static void test_calls(void **state)
     f.runtime = (struct runtime){.path = fs_join(f.dir, "runtime"),
                                  .root = strdup("/root"),
                                  .bundle = strdup(f.dir),
-                                 .log = fs_join(f.dir, "log.json")};
+                                 .log = fs_join(f.dir, "log.json"),
+                                 .program = RUNTIME_PROGRAM_NULL};
     list_init(&f.runtime.calls);
     run(&f, "echo fine", 5000);
     assert_false(f.failed);
