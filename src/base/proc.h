@@ -6,6 +6,7 @@
 #pragma once
 
 #include <signal.h>
+#include <sys/resource.h>
 
 #include "base/attr.h"
 
@@ -51,9 +52,10 @@ struct proc_spawn {
     const char *cwd;         /* NULL: the caller's */
     const int *fds; /* fds[i] becomes fd i in the child, -EBADF: /dev/null; all others are closed */
     size_t n_fds;   /* at least 3 are always arranged */
-    bool new_session;        /* setsid(2) */
-    bool new_group;          /* setpgid(0, 0) */
-    int parent_death_signal; /* 0: none */
+    bool new_session;                /* setsid(2) */
+    bool new_group;                  /* setpgid(0, 0) */
+    int parent_death_signal;         /* 0: none */
+    const struct rlimit *open_files; /* RLIMIT_NOFILE; NULL: the caller's */
     const char
         *cgroup_procs; /* NULL, or a cgroup.procs/tasks file the child writes "0" to before exec */
 };

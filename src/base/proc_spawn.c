@@ -112,6 +112,9 @@ _vchild_ static int child_run(struct spawn_child *c)
     r = arrange_fds(c, &exec_fd);
     if (r < 0)
         return r;
+    /* Last, since what is arranged above may lie beyond the new limit. */
+    if (s->open_files && syscall(SYS_prlimit64, 0, RLIMIT_NOFILE, s->open_files, NULL) < 0)
+        return -errno;
     default_signals();
 
     char *const *argv = (char *const *)s->argv;

@@ -35,12 +35,14 @@
 /* Each call that waits for a runtime (Create, Delete) holds one; those that hang must leave some to
  * others. They exist only while they are needed. */
 #define POOL_THREADS 256
+#define OPEN_FILES 65536
 #define GRACE_MS 5000 /* for calls under way when the daemon is told to end */
 
 struct daemon {
     const struct config *config;
     int root_holder_fd, state_holder_fd;
     struct programs programs;
+    struct rlimit open_files; /* as we were started; for shims */
     struct event_loop loop;
     struct workq *pool;
     struct db *db;
@@ -108,6 +110,20 @@ static int setup_directories(struct daemon *d, struct err *e)
     if (r >= 0)
         r = holder_acquire(c->state, "state", &d->state_holder_fd, e);
     return r;
+}
+
+/* A task takes five descriptors, which the usual limit of 1024 does not go far with. More than what
+ * an unprivileged process may take anyway is worth a try. */
+static void raise_open_files(struct rlimit *ret_before)
+{
+    if (getrlimit(RLIMIT_NOFILE, ret_before) < 0)
+        *ret_before = (struct rlimit){1024, 4096};
+    const struct rlimit most = {OPEN_FILES, MAX_OF(ret_before->rlim_max, (rlim_t)OPEN_FILES)};
+    const struct rlimit allowed = {ret_before->rlim_max, ret_before->rlim_max};
+
+    if (ret_before->rlim_cur < OPEN_FILES && setrlimit(RLIMIT_NOFILE, &most) < 0 &&
+        setrlimit(RLIMIT_NOFILE, &allowed) < 0)
+        log_warn("raise the limit of open files: %s", err_strerror(errno));
 }
 
 static int setup_process(const struct config *c)
@@ -189,6 +205,7 @@ static int setup_runtime(struct daemon *d, struct err *e)
                 .daemon_binary = d->programs.daemon,
                 .socket_dir = c->shim_socket_dir,
                 .debug = log_get_level() <= LOG_DEBUG,
+                .open_files = d->open_files,
                 .load_timeout_ms = c->shim_load_timeout_ms,
                 .cleanup_timeout_ms = c->shim_cleanup_timeout_ms,
             },
@@ -322,6 +339,8 @@ static int setup(struct daemon *d, struct err *e)
         r = setup_directories(d, e);
     if (r >= 0)
         r = programs_find(&d->programs, e);
+    if (r >= 0)
+        raise_open_files(&d->open_files);
     if (r >= 0 && (r = setup_process(d->config)) < 0)
         err_errno(e, r, "set OOM score %d", (int)d->config->oom_score);
     if (r >= 0 && d->config->linux_no_shim)

@@ -92,6 +92,7 @@ static int spawn(const struct shim_host *host, const char *binary, struct bundle
     spawn.fds = fds;
     spawn.n_fds = ARRAY_SIZE(fds);
     spawn.new_group = true;
+    spawn.open_files = &host->open_files;
     r = proc_spawn(&spawn, ret);
     return r < 0 ? err_errno(e, r, "start shim %s", binary) : 0;
 }

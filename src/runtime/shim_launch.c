@@ -131,6 +131,7 @@ static int spawn_own(const struct shim_host *host, const char *binary, const str
     spawn.fds = fds;
     spawn.n_fds = ARRAY_SIZE(fds);
     spawn.new_group = true;
+    spawn.open_files = &host->open_files;
     int r = proc_spawn(&spawn, ret);
     return r < 0 ? err_errno(e, r, "start shim %s", binary) : 0;
 }
@@ -221,6 +222,7 @@ static int run_action(const struct shim_host *host, const char *binary, const st
     spawn.envp = (const char *const *)env;
     spawn.cwd = b->path;
     spawn.new_group = true;
+    spawn.open_files = &host->open_files;
     int r = proc_run(&spawn, input, input_len, (int)timeout_ms, output, &status);
     if (r < 0)
         return err_errno(e, r, "run %s %s", binary, action);

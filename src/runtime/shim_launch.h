@@ -20,6 +20,7 @@ struct shim_host {
     const char *daemon_binary; /* for the publish command of old shims */
     const char *socket_dir;    /* /run/containerd/s */
     bool debug;
+    struct rlimit open_files;    /* RLIMIT_NOFILE of shims, and so of containers that name none */
     uint64_t load_timeout_ms;    /* io.containerd.timeout.shim.load */
     uint64_t cleanup_timeout_ms; /* io.containerd.timeout.shim.cleanup */
 };

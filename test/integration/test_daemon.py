@@ -11,6 +11,7 @@ import time
 import grpc
 import pytest
 
+from fault.rig import Rig
 from harness import daemons
 from harness.api import pool
 
@@ -193,3 +194,19 @@ def test_junk_on_the_sockets(daemon_of_module, junk):
             except (BrokenPipeError, ConnectionResetError):
                 pass
     d.ctr("version")
+
+
+def soft_limit_of_files(pid):
+    line = next(l for l in pathlib.Path(f"/proc/{pid}/limits").read_text().splitlines() if l.startswith("Max open files"))
+    return int(line.split()[3])
+
+
+def test_open_files_are_raised_for_the_daemon_alone(balanced):
+    """A task takes several descriptors of the daemon; its shims keep what it was started with."""
+    with daemons.Daemon(wrapper=["prlimit", "--nofile=1000:4000"]) as d:
+        rig = Rig(d)
+        rig.run("c1")
+        assert soft_limit_of_files(d.pid) >= 4000
+        assert soft_limit_of_files(rig.shim("c1")) == 1000
+        rig.remove("c1")
+        rig.forget()
