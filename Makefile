@@ -4,6 +4,8 @@ PREFIX ?= /usr/local
 DESTDIR ?=
 MESON_FLAGS ?=
 FUZZ_SECONDS ?= 60
+BENCH_FLAGS ?=
+TABLES ?=
 
 SANITIZE = -Db_sanitize=address,undefined -Db_lundef=false
 THREADS = -Db_sanitize=thread -Db_lundef=false
@@ -37,7 +39,7 @@ test:
 bench:
 	tools/install-dependencies test
 	$(MAKE) all
-	test/bench/bench $(BUILD)/bin
+	test/bench/bench $(BENCH_FLAGS) $(BUILD)/bin $(TABLES)
 
 # Daemon and shims killed at every call that changes something; `make test` has a part of it.
 kill-matrix:

@@ -72,6 +72,8 @@ def code_of(error):
 def make_root(directory):
     """A root filesystem of the static busybox."""
     directory = pathlib.Path(directory)
+    if directory.exists():
+        return directory
     for name in ("bin", "dev", "etc", "proc", "root", "sys", "tmp"):
         (directory / name).mkdir(parents=True, exist_ok=True)
     shutil.copy2(BUSYBOX, directory / "bin" / "busybox")

@@ -21,6 +21,7 @@ class Daemon:
     """A daemon and the clients that talk to it. `with Daemon() as d:` or the fixtures."""
 
     name = "wherryd"
+    poll_seconds = 0.01
 
     def __init__(self, extra_config="", wrapper=(), log_level="debug", place="/tmp"):
         # Short: a socket's path may have 107 bytes.
@@ -56,7 +57,7 @@ class Daemon:
         while not self.answers():
             if self.process.poll() is not None or time.monotonic() > deadline:
                 raise RuntimeError(f"{self.name} does not start:\n{self.log_text()[-4000:]}")
-            time.sleep(0.01)
+            time.sleep(self.poll_seconds)
         return self
 
     def answers(self):
