@@ -92,15 +92,20 @@ static bool read_words(pid_t pid, const char *grpc_address, struct shim_words *r
         last = w;
     if (str_eq(last, "start") || str_eq(last, "delete") || has_word(ret->text, ret->n, "-bundle"))
         return false;
-    return str_eq(str_or_empty(value_of(ret->text, ret->n, "-address")), grpc_address) &&
-           is_our_users(pid) && is_in_our_namespace(pid, "pid") && is_in_our_namespace(pid, "mnt");
+    return str_eq(str_or_empty(value_of(ret->text, ret->n, "-address")), grpc_address);
+}
+
+/* Anybody may write such a command line. */
+static bool is_one_of_us(pid_t pid)
+{
+    return is_our_users(pid) && is_in_our_namespace(pid, "pid") && is_in_our_namespace(pid, "mnt");
 }
 
 static bool is_shim(pid_t pid, const char *grpc_address, const char *ns, const char *id)
 {
     struct shim_words words;
 
-    return read_words(pid, grpc_address, &words) &&
+    return read_words(pid, grpc_address, &words) && is_one_of_us(pid) &&
            str_eq(str_or_empty(value_of(words.text, words.n, "-namespace")), ns) &&
            str_eq(str_or_empty(value_of(words.text, words.n, "-id")), id);
 }
@@ -191,7 +196,9 @@ static bool is_lost(pid_t pid, const char *grpc_address, const char *state, char
     struct shim_words words;
     char whole[PATH_MAX];
 
-    if (!read_words(pid, grpc_address, &words) || !lost_directory(pid, whole, sizeof(whole)))
+    /* What tells most shims apart comes first: all of them are looked at, at every start. */
+    if (!read_words(pid, grpc_address, &words) || !lost_directory(pid, whole, sizeof(whole)) ||
+        !is_one_of_us(pid))
         return false;
     for (size_t i = 0; i < ARRAY_SIZE(runtimes); i++) {
         snprintf(path, size, "%s", whole);

@@ -236,6 +236,14 @@ static bool is_old_socket(int dir_fd, const char *name)
            st.st_uid == geteuid() && st.st_mtim.tv_sec + SOCKET_AGE_S < now.tv_sec;
 }
 
+/* By a shim that we are connected to, which a second connection would only wake up. */
+static bool is_served(struct tasks *t, const char *path)
+{
+    _free_ char *address = str_printf("unix://%s", path);
+
+    return !address || map_get(&t->shims, address);
+}
+
 /* Whoever made them is dead: no daemon may ever come back that knows their names, which are
  * digests. */
 static void sweep_sockets(struct tasks *t)
@@ -247,7 +255,8 @@ static void sweep_sockets(struct tasks *t)
         return;
     for (struct dirent *entry; (entry = readdir(dir));) {
         _free_ char *path = NULL;
-        if (is_old_socket(dirfd(dir), entry->d_name) && (path = fs_join(place, entry->d_name)))
+        if (is_old_socket(dirfd(dir), entry->d_name) && (path = fs_join(place, entry->d_name)) &&
+            !is_served(t, path))
             shim_socket_remove_dead(path);
     }
     closedir(dir);
