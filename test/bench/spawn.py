@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """spawn: a shim from nothing to the answer of its first call."""
 import contextlib
+import json
 import os
 import pathlib
 import shutil
@@ -48,7 +49,8 @@ def by_start(pair, binary):
         started = time.perf_counter()
         result = subprocess.run([binary, *place.flags(), "-publish-binary", "/bin/true", "start"], cwd=place.path,
                                 env=place.environment, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=True)
-        path = result.stdout.strip().removeprefix("unix://")
+        answer = result.stdout.strip()
+        path = (json.loads(answer)["address"] if answer.startswith("{") else answer).removeprefix("unix://")
         with contextlib.closing(ttrpc_rude.connect(path)) as connection:
             connection.call("containerd.task.v2.Task", "Connect", b"", namespace=NAMESPACE)
             elapsed = (time.perf_counter() - started) * 1000
