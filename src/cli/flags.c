@@ -40,7 +40,7 @@ static int unknown_name(const struct flag_table *t, const char *name, struct err
     if (s.best)
         return err_set(e, ERR_INVALID_ARGUMENT, "unknown flag --%s; did you mean --%s?", name,
                        s.best);
-    return err_set(e, ERR_INVALID_ARGUMENT, "unknown flag --%s", name);
+    return err_set(e, ERR_INVALID_ARGUMENT, "unknown flag --%s; --help lists them", name);
 }
 
 static int store_bool(const struct flag *f, void *options, const char *value, struct err *e)
@@ -110,7 +110,7 @@ static int parse_letters(struct parse *p, const char *word, struct err *e)
         if (!f && *word == 'h')
             return 1;
         if (!f)
-            return err_set(e, ERR_INVALID_ARGUMENT, "unknown flag -%c", *word);
+            return err_set(e, ERR_INVALID_ARGUMENT, "unknown flag -%c; --help lists them", *word);
         if (f->kind == FLAG_BOOL) {
             r = store_bool(f, p->options, NULL, e);
             if (r < 0)

@@ -237,7 +237,10 @@ static int load_file(struct config *c, const char *path, const struct import_cha
 
     int r = real_path ? fs_read_file(AT_FDCWD, path, CONFIG_FILE_MAX, &text, &n) : -errno;
     if (r == -ENOENT && !parent)
-        return err_set(e, ERR_NOT_FOUND, "configuration file %s: not found", path);
+        return err_set(e, ERR_NOT_FOUND,
+                       "configuration file %s: not found; \"wherryd config default\" prints one to "
+                       "begin with",
+                       path);
     if (r == -ENOMEM)
         return err_oom(e);
     if (r < 0) {
