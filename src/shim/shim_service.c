@@ -53,11 +53,12 @@ static void handle_checkpoint(struct ttrpc_call *call, const ProtobufCMessage *m
 {
     const Pb__Shimv1__CheckpointTaskRequest *r = (const void *)message;
     struct container *c = find_container(call);
-    struct container_checkpoint request = {.image_path = r->path};
+    struct container_checkpoint request = {};
     Pb__Linuxrunc__CheckpointOptions *o = NULL;
 
     if (!c)
         return;
+    request.image_path = r->path;
     if (r->options && !str_empty(r->options->type_url)) {
         if (pb_any_is(r->options, &pb__linuxrunc__checkpoint_options__descriptor))
             o = pb__linuxrunc__checkpoint_options__unpack(NULL, r->options->value.len,

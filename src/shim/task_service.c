@@ -40,12 +40,13 @@ static void handle_checkpoint(struct ttrpc_call *call, const ProtobufCMessage *m
 {
     const Pb__Task__CheckpointTaskRequest *r = (const void *)message;
     struct container *c = find_container(call, r->id);
-    struct container_checkpoint request = {.image_path = r->path};
+    struct container_checkpoint request = {};
     Pb__Runc__CheckpointOptions *o = NULL;
     struct err e = ERR_INIT;
 
     if (!c)
         return;
+    request.image_path = r->path;
     if (r->options && !str_empty(r->options->type_url)) {
         if (pb_any_is(r->options, &pb__runc__checkpoint_options__descriptor))
             o = pb__runc__checkpoint_options__unpack(NULL, r->options->value.len,
