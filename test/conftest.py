@@ -18,7 +18,7 @@ import pytest
 
 sys.path.insert(0, str(pathlib.Path(__file__).parent))
 
-from harness import daemons, ledger, sanitizers  # noqa: E402
+from harness import daemons, ledger, memory, sanitizers  # noqa: E402
 
 IMAGE = "docker.io/library/busybox:latest"
 
@@ -61,6 +61,11 @@ def pytest_sessionfinish(session):
     if reports:
         print(reports, file=sys.stderr)
         session.exitstatus = session.exitstatus or 1
+
+
+def pytest_terminal_summary(terminalreporter):
+    if memory.is_sanitized():
+        terminalreporter.line("not checked: how much memory is used, since the programs have a sanitizer")
 
 
 def running(daemon):

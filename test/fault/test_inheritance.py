@@ -12,6 +12,7 @@ from fault.rig import OBEDIENT, Reader, Rig, wait_until
 from fault.test_runtime_calls import runtime
 from fault.test_runtime_faults import RUNTIMES
 from harness import ledger
+from harness.memory import private_kb
 
 EXECS = int(os.environ.get("WHERRY_EXECS", "400"))
 OUTPUT_MB = int(os.environ.get("WHERRY_OUTPUT_MB", "512"))
@@ -94,11 +95,6 @@ def test_runtime_and_hook(rig):
     assert rig.left_behind() == []
 
 
-def private_kib(pid):
-    lines = pathlib.Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
-    return sum(int(line.split()[1]) for line in lines if line.startswith("Private_"))
-
-
 def test_memory_of_a_shim(rig):
     """Many execs and much output leave nothing behind in it; how many: WHERRY_EXECS, WHERRY_OUTPUT_MB."""
     out = rig.fifo("out")
@@ -116,12 +112,12 @@ def test_memory_of_a_shim(rig):
             rig.delete_exec("c1", name)
 
     execs(50)  # what the first ones make once and for all is there before the count begins
-    fds, before = ledger.open_fds(shim), private_kib(shim)
+    fds, before = ledger.open_fds(shim), private_kb(shim)
     execs(EXECS)
     root = pathlib.Path(f"/proc/{rig.process('c1').pid}/root")
     (root / "go").touch()
     wait_until((root / "done").exists, 30 + OUTPUT_MB // 50, "the end of the output")
-    assert private_kib(shim) <= before + 16, (before, private_kib(shim))
+    assert private_kb(shim) <= before + 16, (before, private_kb(shim))
     assert ledger.open_fds(shim) <= fds
     rig.remove("c1")
     assert int(reader.communicate(timeout=10)[0]) == OUTPUT_MB * 1000000

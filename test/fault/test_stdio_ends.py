@@ -13,6 +13,7 @@ from fault.rig import OBEDIENT, Reader, Rig, wait_until
 from fault.test_stdio_faults import logger, reading
 from harness import ledger
 from harness.api import message_class
+from harness.memory import private_kb
 
 CODE = grpc.StatusCode
 
@@ -328,12 +329,12 @@ def test_many_resizes(rig):
     rig.run("c1", ("sh", "-c", "while [ ! -e /go ]; do usleep 10000; done; stty size"), terminal=True,
             io={"stdout": out, "terminal": True})
     pid = rig.shim("c1")
-    before = private_kib(pid)
+    before = private_kb(pid)
     for n in range(int(os.environ.get("WHERRY_RESIZES", "2000"))):
         rig.task("ResizePty", container_id="c1", width=n % 500 + 1, height=n % 300 + 1)
     rig.task("ResizePty", container_id="c1", width=4000000000, height=0)
     rig.task("ResizePty", container_id="c1", width=77, height=33)
-    assert private_kib(pid) <= before + 16
+    assert private_kb(pid) <= before + 16
     touch(rig, "c1", "go")
     assert rig.wait("c1") == 0
     rig.delete("c1")
@@ -341,11 +342,6 @@ def test_many_resizes(rig):
     assert reader.tail.split() == [b"33", b"77"]
     rig.remove("c1")
     assert rig.left_behind() == []
-
-
-def private_kib(pid):
-    lines = pathlib.Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
-    return sum(int(line.split()[1]) for line in lines if line.startswith("Private_"))
 
 
 def test_no_terminal_is_left(rig):

@@ -10,6 +10,7 @@ import grpc
 import pytest
 
 from fault.rig import Reader, Rig, has_ended, wait_until
+from harness.memory import private_kb
 
 CODE = grpc.StatusCode
 MIB = 1 << 20
@@ -36,14 +37,6 @@ def random_output(size, before=""):
 
 def sent(rig, name):
     return hashlib.sha256((rig.d.base / "c" / name / "upper" / "sent").read_bytes()).hexdigest()
-
-
-def private_kib(pid):
-    total = 0
-    for line in pathlib.Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
-        if line.startswith("Private_"):
-            total += int(line.split()[1])
-    return total
 
 
 def test_reader_comes_late(rig):
@@ -112,7 +105,7 @@ def test_slow_reader(rig):
     rig.run("c1", ("yes", "all work and no play"), io={"stdout": str(path), "stderr": "/dev/null"})
     time.sleep(0.3)
     shim = rig.shim("c1")
-    before = private_kib(shim)
+    before = private_kb(shim)
     begun = time.monotonic()
     out, reader = reading(rig, "fast")
     rig.run("c2", random_output(32 * MIB), io={"stdout": out, "stderr": "/dev/null"})
@@ -123,7 +116,7 @@ def test_slow_reader(rig):
     rig.delete("c2")
     reader.join(10)
     assert reader.hash.hexdigest() == sent(rig, "c2")
-    assert private_kib(shim) <= before + 256
+    assert private_kb(shim) <= before + 256
     assert rig.state("c1") == "RUNNING"
     rig.remove("c1")
     rig.remove("c2")

@@ -5,7 +5,6 @@
         ...rude things...
 """
 import contextlib
-import re
 import threading
 import time
 
@@ -13,15 +12,10 @@ import grpc
 
 from harness import ledger
 from harness.api import Api
+from harness.memory import private_kb
 
 ANSWER_SECONDS = 2.0
 SETTLE_SECONDS = 15
-
-
-def private_kb(pid):
-    with open(f"/proc/{pid}/smaps_rollup", encoding="ascii") as file:
-        text = file.read()
-    return sum(int(n) for n in re.findall(r"^Private_\w+: +(\d+) kB", text, re.M))
 
 
 def comes_true(condition, seconds=SETTLE_SECONDS):

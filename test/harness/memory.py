@@ -1,0 +1,23 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a process has of memory that nobody else shares.
+
+Programs with a sanitizer keep what they free, and a shadow of everything: there is nothing to measure. They
+count as 0, so that the other half of such a test is not lost, and the summary says so.
+"""
+import functools
+import re
+
+from . import daemons
+
+
+@functools.lru_cache(maxsize=None)
+def is_sanitized():
+    """Whether the programs of this build are: they link a sanitizer's library."""
+    return re.search(rb"lib[at]san\.so", (daemons.BIN / "wherryd").read_bytes()) is not None
+
+
+def private_kb(pid):
+    if is_sanitized():
+        return 0
+    with open(f"/proc/{pid}/smaps_rollup", encoding="ascii") as file:
+        return sum(int(n) for n in re.findall(r"^Private_\w+: +(\d+) kB", file.read(), re.M))
