@@ -139,7 +139,7 @@ def test_log_file_on_a_full_disk(rig, small_disk):
 
 def test_log_file_is_rotated_and_locked(rig):
     """Renamed, cut, deleted and made read-only: what is open is written on, as with containerd."""
-    log = rig.d.base / "log"
+    log = rig.d.base / "lines"  # "log" is the daemon's own
     rig.run("c1", ("sh", "-c", "i=0; while [ ! -e /stop ]; do echo $i; i=$((i+1)); usleep 2000; done; echo end"),
             io={"stdout": f"file://{log}", "stderr": f"file://{log}"})
     wait_until(lambda: log.exists() and log.stat().st_size > 10, what="lines")
@@ -147,7 +147,7 @@ def test_log_file_is_rotated_and_locked(rig):
     wait_until(lambda: log.stat().st_size > 4, what="lines after the cut")
     assert b"\0" not in log.read_bytes()
     log.chmod(0)
-    moved = log.rename(rig.d.base / "log.1")
+    moved = log.rename(rig.d.base / "lines.1")
     with open(moved, "rb") as file:
         moved.unlink()
         touch(rig, "c1", "stop")

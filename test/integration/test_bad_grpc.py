@@ -464,7 +464,7 @@ def test_deep_and_wide_messages(shared):
                 ("/" + EVENTS + "Subscribe", many), ("/" + SNAPSHOTS + "List", many), ("/" + IMAGES + "List", many),
                 ("/" + TASKS + "Create", h2.pb_bytes(3, b"") * (4 << 20))]:
             reply = unary(c, h2.message(payload), [("containerd-namespace", "default")], path)
-            assert reply.grpc_status in (INTERNAL, EXHAUSTED), (path, reply)
+            assert reply.grpc_status in (INVALID, INTERNAL, EXHAUSTED), (path, reply)
 
 
 # --- limits of requests -----------------------------------------------------------------------------
@@ -632,7 +632,8 @@ def test_filters_beyond_limits(shared):
                 if is_stream:
                     list(answer)
             except grpc.RpcError as error:
-                assert error.code() == C.INVALID_ARGUMENT or path.endswith("Subscribe"), (path, error)
+                # More memory than a request of its size may take.
+                assert error.code() == C.RESOURCE_EXHAUSTED or path.endswith("Subscribe"), (path, error)
             assert time.monotonic() - started < 2.5, path
 
 
