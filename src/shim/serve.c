@@ -254,7 +254,7 @@ static void log_state(const struct serving *s)
     log_info("%zu containers, %s sandbox%s%s, %s", s->shim.containers.n,
              s->shim.sandbox ? "in" : "no", s->shim.sandbox ? " " : "",
              s->shim.sandbox ? s->shim.sandbox->id : "",
-             publisher_is_empty(s->shim.publisher) ? "no event waits" : "events wait");
+             publisher_is_empty(s->publisher) ? "no event waits" : "events wait");
     MAP_FOREACH (entry, &s->shim.containers) {
         const struct container *c = entry->value;
         log_process(c->init);
