@@ -421,7 +421,12 @@ static void teardown(struct daemon *d)
     if (d->gc)
         gc_stop(d->gc);
     end_pool(d);
-    no_shim_done(&d->no_shim);
+    if (d->no_shim.shims) {
+        no_shim_done(&d->no_shim);
+        /* Who waits for an answer of what has ended gets it while it can be passed on. */
+        if (d->tasks)
+            tasks_detach(d->tasks);
+    }
     d->ttrpc = ttrpc_server_free(d->ttrpc);
     d->grpc = grpc_server_free(d->grpc);
     d->tasks = tasks_free(d->tasks);

@@ -57,7 +57,7 @@ void runtime_close(struct runtime *r)
     r->is_closed = true;
     LIST_FOREACH (call, &r->calls, link)
         if (child_is_alive(&call->child))
-            proc_kill(&call->child.proc, SIGKILL); /* its end comes by the reaper */
+            runtime_call_kill_rest(call); /* its end comes by the reaper */
 }
 
 const char *runtime_name(const struct runtime *r)
@@ -297,6 +297,7 @@ static void on_ended(struct child *child, int status)
     const char *output = call->output.len > 0 ? (const char *)buf_head(&call->output) : "";
     struct reaper *reaper = call->reaper;
     bool holds = call->holds;
+    list_remove(&call->link); /* fn may be the end of the runtime's owner */
     call->fn(call->userdata, failed ? &e : NULL, output);
     call_delete(call);
     if (holds)

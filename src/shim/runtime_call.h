@@ -76,7 +76,7 @@ struct runtime_call;
  * output ends in NUL and is borrowed for the duration of the call. */
 typedef void (*runtime_call_fn)(void *userdata, const struct err *e, const char *output);
 
-/* Starts; fn comes from the loop. On failure it does not. r must outlive the call. */
+/* Starts; fn comes from the loop. On failure it does not. r must live until fn is called. */
 int runtime_call_new(struct reaper *reaper, struct runtime *r,
                      const struct runtime_request *request, runtime_call_fn fn, void *userdata,
                      struct runtime_call **ret, struct err *e);

@@ -350,11 +350,12 @@ def create(w, name, runtime_options=None, task_options=None, **fields):
     container.snapshotter, container.snapshot_key = "overlayfs", name
     if runtime_options is not None:
         container.runtime.options.CopyFrom(any_of(runtime_options))
+    # First, or the snapshot would be garbage in between.
+    request = Api.message("containerd.services.containers.v1.CreateContainerRequest", container=container)
+    w.api.call("containerd.services.containers.v1.Containers/Create", request)
     keys = [i for i in w.ctr("snapshots", "ls").stdout.splitlines()[1:] if "Committed" in i]
     mounts = w.api.call("containerd.services.snapshots.v1.Snapshots/Prepare",
                         {"snapshotter": "overlayfs", "key": name, "parent": keys[-1].split()[0]}).mounts
-    request = Api.message("containerd.services.containers.v1.CreateContainerRequest", container=container)
-    w.api.call("containerd.services.containers.v1.Containers/Create", request)
     request = Api.message("containerd.services.tasks.v1.CreateTaskRequest", container_id=name, rootfs=mounts)
     if task_options is not None:
         request.options.CopyFrom(any_of(task_options))
