@@ -135,20 +135,30 @@ int shim_find(const char *grpc_address, const char *ns, const char *id, struct p
     return r;
 }
 
-/* The directory a process runs in, if that cannot be reached by its path any more. A path begins
- * with a slash also where the mount that it lies on has gone: what is left is its end. */
-static bool lost_directory(pid_t pid, char *ret, size_t size)
+/* The directory a process runs in, if that is or was a bundle. One call tells this of every process
+ * of the machine. A path begins with a slash also where the mount that it lies on has gone: what is
+ * left is its end. */
+static bool read_directory(pid_t pid, char *ret, size_t size)
 {
-    static const char removed[] = " (deleted)";
     char link[32];
-    struct stat its, there;
 
     snprintf(link, sizeof(link), "/proc/%d/cwd", (int)pid);
     ssize_t n = readlink(link, ret, size - 1);
     if (n <= 0)
         return false;
     ret[n] = '\0';
-    char *end = ret + n - (ssize_t)strlen(removed);
+    return strstr(ret, "/" BUNDLE_V2 "/") || strstr(ret, "/" BUNDLE_LINUX "/");
+}
+
+/* Whether it cannot be reached by its path any more, which is then cut to what it was. */
+static bool is_lost_directory(pid_t pid, char *ret)
+{
+    static const char removed[] = " (deleted)";
+    char link[32];
+    struct stat its, there;
+
+    snprintf(link, sizeof(link), "/proc/%d/cwd", (int)pid);
+    char *end = ret + strlen(ret) - strlen(removed);
     if (end > ret && str_eq(end, removed)) {
         *end = '\0';
         return true;
@@ -196,9 +206,10 @@ static bool is_lost(pid_t pid, const char *grpc_address, const char *state, char
     struct shim_words words;
     char whole[PATH_MAX];
 
-    /* What tells most shims apart comes first: all of them are looked at, at every start. */
-    if (!read_words(pid, grpc_address, &words) || !lost_directory(pid, whole, sizeof(whole)) ||
-        !is_one_of_us(pid))
+    /* What is cheap and tells most apart comes first: at every start all processes are looked at.
+     */
+    if (!read_directory(pid, whole, sizeof(whole)) || !read_words(pid, grpc_address, &words) ||
+        !is_lost_directory(pid, whole) || !is_one_of_us(pid))
         return false;
     for (size_t i = 0; i < ARRAY_SIZE(runtimes); i++) {
         snprintf(path, size, "%s", whole);
