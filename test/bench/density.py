@@ -40,32 +40,41 @@ def timed(work, times=1):
 
 
 class Crowd:
-    def __init__(self, pair, daemon, n, runtime):
-        self.rig = rig = Rig(daemon)
-        cpu = usage.Cpu(daemon)
-        self.start, self.names = timed(lambda: fill(rig, n, runtime))
+    """So many containers, from their start to their end."""
+
+    def __init__(self, daemon, n, runtime):
+        self.daemon, self.rig = daemon, Rig(daemon)
+        try:
+            self.measure(n, runtime)
+        finally:
+            self.rig.forget()
+            usage.settle(20)
+
+    def measure(self, n, runtime):
+        rig = self.rig
+        cpu = usage.Cpu(self.daemon)
+        self.start, names = timed(lambda: fill(rig, n, runtime))
         self.list, tasks = timed(lambda: rig.task("List", timeout=60).tasks, 5)
         self.running = sum(task.status == 2 for task in tasks)
         self.stats, metrics = timed(lambda: rig.task("Metrics", timeout=60).metrics, 5)
         self.measured = sum(bool(metric.data.value) for metric in metrics)
-        self.daemon_kib = usage.private_kib(daemon.pid)
-        self.remove, _ = timed(lambda: at_a_time(self.end, self.names))
-        rig.names.clear()
-        usage.settle(20)
+        self.daemon_kib = usage.private_kib(self.daemon.pid)
+        self.remove, _ = timed(lambda: at_a_time(self.end, names))
+        usage.settle(20)  # the end of shims is counted when they have ended
         self.cpu = cpu.seconds()
-        rig.forget()
 
     def end(self, name):
         self.rig.kill(name)
         self.rig.wait(name, timeout=120)
         self.rig.delete(name, timeout=120)
         self.rig.forget_record(name)
+        self.rig.names.discard(name)
 
 
 def show(pair):
     n = 100 if pair.quick else 500
     runtime = pair.runtimes[-1]
-    a, b = (Crowd(pair, daemon, n, runtime) for daemon in pair.both)
+    a, b = (Crowd(daemon, n, runtime) for daemon in pair.both)
     rows = [("", "containerd", "wherry", "ratio"),
             ("running", f"{a.running} of {n}", f"{b.running} of {n}", ""),
             ("with metrics", f"{a.measured} of {n}", f"{b.measured} of {n}", "")]

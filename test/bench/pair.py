@@ -120,10 +120,11 @@ class Pair:
             daemon.import_image(archive)
 
     def end(self, daemon):
-        if daemon.process and daemon.process.poll() is None:
-            daemon.remove_everything()
-            usage.settle()
-            daemon.stop()
+        if not daemon.process or daemon.process.poll() is not None:
+            daemon.start()  # interrupted while it was to be restarted: its containers are still there
+        daemon.remove_everything()
+        usage.settle()
+        daemon.stop()
         daemon.remove()
 
     def ctr(self, daemon, *args):
