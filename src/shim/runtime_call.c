@@ -183,12 +183,19 @@ void runtime_call_kill_rest(const struct runtime_call *call)
     kill(-call->pid, SIGKILL);
 }
 
+/* It may have left its group. */
+static void kill_all(const struct runtime_call *call)
+{
+    runtime_call_kill_rest(call);
+    proc_kill(&call->child.proc, SIGKILL);
+}
+
 struct runtime_call *runtime_call_free(struct runtime_call *call)
 {
     if (!call)
         return NULL;
     if (child_is_alive(&call->child))
-        runtime_call_kill_rest(call);
+        kill_all(call);
     reaper_forget(&call->child);
     struct reaper *reaper = call->holds ? call->reaper : NULL;
     call_delete(call);
@@ -228,7 +235,7 @@ static void on_deadline(struct event_timer *timer)
     struct runtime_call *call = container_of(timer, struct runtime_call, deadline);
 
     call->timed_out = true;
-    runtime_call_kill_rest(call); /* its end comes by the reaper */
+    kill_all(call); /* its end comes by the reaper */
 }
 
 void runtime_call_hurry(struct runtime_call *call, uint32_t timeout_ms)
@@ -382,7 +389,7 @@ static int spawn(struct runtime_call *call, const struct runtime_request *reques
     r = reaper_watch(call->reaper, &call->child, &p, on_ended);
     if (r < 0) {
         int status;
-        runtime_call_kill_rest(call);
+        proc_kill(&p, SIGKILL);
         proc_reap(&p, true, &status);
         return err_errno(e, r, "failed to watch %s", call->runtime->path);
     }
