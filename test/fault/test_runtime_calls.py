@@ -3,6 +3,7 @@
 import os
 import pathlib
 import signal
+import subprocess
 import threading
 import time
 
@@ -11,8 +12,8 @@ import pytest
 
 from fault.rig import OBEDIENT, Rig, any_json, has_ended, start_time, wait_until
 from fault.test_runtime_faults import RUNTIMES
-from harness import ledger
-from harness.api import message_class
+from harness import daemons, ledger
+from harness.api import any_of, message_class
 
 CODE = grpc.StatusCode
 RESOURCES_URL = "types.containerd.io/opencontainers/runtime-spec/1/LinuxResources"
@@ -141,6 +142,19 @@ def test_deadlines(rig):
     assert rig.state("c1") == "RUNNING"
     rig.remove("c1")
     assert rig.left_behind() == []
+
+
+def test_features_hang(rig):
+    """What the shim tells about itself comes without them, in the time that managers give it."""
+    rig.d.base.joinpath("hanging").write_text("#!/bin/sh\nexec sleep 871\n")
+    rig.d.base.joinpath("hanging").chmod(0o755)
+    options = any_of(message_class("containerd.runc.v1.Options")(binary_name=str(rig.d.base / "hanging")))
+    begun = time.monotonic()
+    result = subprocess.run([daemons.BIN / "containerd-shim-wherry-v2", "-info"], input=options.SerializeToString(),
+                            capture_output=True, timeout=20)
+    assert result.returncode == 0 and time.monotonic() - begun < 10
+    info = message_class("containerd.types.RuntimeInfo").FromString(result.stdout)
+    assert info.name == "io.containerd.wherry.v2" and not info.HasField("features")
 
 
 def is_frozen(rig, name):

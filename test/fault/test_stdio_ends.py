@@ -80,6 +80,28 @@ def test_only_one_output_is_named(rig):
     assert rig.left_behind() == []
 
 
+@pytest.mark.parametrize("terminal", [False, True], ids=["pipes", "terminal"])
+def test_no_streams_at_all(rig, terminal):
+    """Reading ends at once, or with the terminal; writing never waits."""
+    text = "head -c 300000 /dev/zero && head -c 300000 /dev/zero >&2 && exit 3"
+    rig.run("c1", ("sh", "-c", text if terminal else f"cat && {text}"), terminal=terminal, io={"terminal": terminal})
+    assert rig.wait("c1") == 3
+    rig.delete("c1")
+    rig.remove("c1")
+    assert rig.left_behind() == []
+
+
+@pytest.mark.skipif("WHERRY_DEADLINES" not in os.environ, reason="takes the 30 s of a deadline: WHERRY_DEADLINES=1")
+def test_reader_never_comes(rig):
+    path = rig.fifo("out")
+    rig.container("c1", ("true",))
+    with pytest.raises(grpc.RpcError) as error:
+        rig.create("c1", timeout=60, stdout=str(path), stderr="/dev/null")
+    assert "opening w/o fifo" in error.value.details() and "context deadline exceeded" in error.value.details()
+    rig.forget_record("c1")
+    assert rig.left_behind() == []
+
+
 def test_both_outputs_are_one_fifo(rig):
     out, reader = reading(rig, "out")
     rig.run("c1", ("sh", "-c", "echo one; echo two >&2; echo three"), io={"stdout": out, "stderr": out})
