@@ -50,6 +50,13 @@ void runtime_done(struct runtime *r)
     *r = (struct runtime)RUNTIME_NULL;
 }
 
+/* It may have left its group. */
+static void kill_all(const struct runtime_call *call)
+{
+    runtime_call_kill_rest(call);
+    proc_kill(&call->child.proc, SIGKILL);
+}
+
 void runtime_close(struct runtime *r)
 {
     struct runtime_call *call;
@@ -57,7 +64,7 @@ void runtime_close(struct runtime *r)
     r->is_closed = true;
     LIST_FOREACH (call, &r->calls, link)
         if (child_is_alive(&call->child))
-            runtime_call_kill_rest(call); /* its end comes by the reaper */
+            kill_all(call); /* its end comes by the reaper */
 }
 
 const char *runtime_name(const struct runtime *r)
@@ -181,13 +188,6 @@ static void call_delete(struct runtime_call *call)
 void runtime_call_kill_rest(const struct runtime_call *call)
 {
     kill(-call->pid, SIGKILL);
-}
-
-/* It may have left its group. */
-static void kill_all(const struct runtime_call *call)
-{
-    runtime_call_kill_rest(call);
-    proc_kill(&call->child.proc, SIGKILL);
 }
 
 struct runtime_call *runtime_call_free(struct runtime_call *call)
