@@ -165,10 +165,12 @@ static void handle_shut_down(struct ttrpc_call *call, const ProtobufCMessage *me
     if (service->shim->sandbox && !(sb = find_sandbox(call, r->sandbox_id)))
         return;
     ttrpc_call_reply(call, &response.base);
-    if (sb)
+    if (sb) {
         sandbox_shut_down(sb);
-    else if (shim_is_empty(service->shim))
+    } else if (shim_is_empty(service->shim)) {
+        service->shim->is_leaving = true;
         service->shutdown(service);
+    }
 }
 
 /* Of the control group that the sandbox's configuration names, if there is one. */

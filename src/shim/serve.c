@@ -107,6 +107,10 @@ static void try_to_quit(struct serving *s)
         event_timer_disarm(&s->quit_timer);
         return;
     }
+    /* Go's clients may lose an answer that the end of the connection comes with. For Shutdown of
+     * tasks daemons are prepared for that. */
+    if (s->shim.is_leaving && ttrpc_server_has_connections(s->server))
+        return;
     if (ttrpc_server_is_flushed(s->server) && publisher_is_empty(s->publisher))
         event_loop_quit(&s->loop, 0);
 }

@@ -93,7 +93,7 @@ static void conn_close(struct conn *conn)
     while (!list_is_empty(&conn->calls))
         call_detach(container_of(conn->calls.next, struct ttrpc_call, link));
     ttrpc_link_close(&conn->io);
-    bool was_last = conn->queued && --s->n_queued == 0;
+    bool was_last = (conn->queued && --s->n_queued == 0) || s->n_conns == 0;
     if (!conn->dispatching)
         conn_free(conn);
     if (was_last && s->flushed)
@@ -439,6 +439,11 @@ struct ttrpc_server *ttrpc_server_free(struct ttrpc_server *s)
 bool ttrpc_server_is_flushed(const struct ttrpc_server *s)
 {
     return s->n_queued == 0;
+}
+
+bool ttrpc_server_has_connections(const struct ttrpc_server *s)
+{
+    return s->n_conns > 0;
 }
 
 void ttrpc_server_on_flushed(struct ttrpc_server *s, void (*fn)(void *userdata))

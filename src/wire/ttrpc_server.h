@@ -49,8 +49,9 @@ int ttrpc_server_add(struct ttrpc_server *s, int fd, struct err *e);
 struct ttrpc_server *ttrpc_server_free(struct ttrpc_server *s);
 /* True once everything queued on every connection has been written. */
 bool ttrpc_server_is_flushed(const struct ttrpc_server *s);
-/* Called on the loop whenever the last queued byte has been written (for a server that ends after
- * its last answer). */
+bool ttrpc_server_has_connections(const struct ttrpc_server *s);
+/* Called on the loop whenever the last queued byte has been written, and when the last connection
+ * has gone (for a server that ends after its last answer). */
 void ttrpc_server_on_flushed(struct ttrpc_server *s, void (*fn)(void *userdata));
 
 void *ttrpc_call_userdata(const struct ttrpc_call *call);

@@ -50,6 +50,9 @@ def add_container(shims, pod, name, args=OBEDIENT):
 
 
 def is_over(pod):
+    """It waits for its clients to leave, which have its last answer then."""
+    assert not has_ended(pod.pid)
+    pod.connection.close()
     wait_until(lambda: has_ended(pod.pid), 5, "the end of the shim")
 
 
@@ -216,7 +219,7 @@ def test_terminated(shims, pod):
     create(shims, pod)
     pid = add_container(shims, pod, "a")
     os.kill(pod.pid, signal.SIGTERM)
-    is_over(pod)
+    wait_until(lambda: has_ended(pod.pid), 5, "the end of the shim")
     assert not has_ended(pid)
     shims.delete("pod")
     wait_until(lambda: has_ended(pid), what="the end of the container")
