@@ -31,21 +31,6 @@ static void shim_die(struct shim *s)
         s->on_dead(s, s->userdata);
 }
 
-/* One that nobody wants any more is as good as dead, which its owner must know. */
-static void shim_free(struct shim *s)
-{
-    shim_die(s);
-    event_fd_remove(&s->end);
-    proc_done(&s->proc);
-    free(s->address);
-    free(s);
-}
-
-static void shim_closed(void *userdata)
-{
-    shim_die(userdata);
-}
-
 /* One that was killed leaves its socket. Whoever took the address meanwhile has made a file of its
  * own. */
 static void remove_socket(const struct shim *s)
@@ -57,6 +42,23 @@ static void remove_socket(const struct shim *s)
         unlink(path);
 }
 
+/* One that nobody wants any more is as good as dead, which its owner must know. */
+static void shim_free(struct shim *s)
+{
+    shim_die(s);
+    event_fd_remove(&s->end);
+    if (s->has_ended)
+        remove_socket(s);
+    proc_done(&s->proc);
+    free(s->address);
+    free(s);
+}
+
+static void shim_closed(void *userdata)
+{
+    shim_die(userdata);
+}
+
 static void shim_ended(struct event_fd *source, uint32_t events)
 {
     struct shim *s = container_of(source, struct shim, end);
@@ -65,7 +67,7 @@ static void shim_ended(struct event_fd *source, uint32_t events)
     event_fd_remove(source);
     if (proc_reap(&s->proc, false, &status) == 1 && status != 0 && !s->killed)
         log_warn("shim %d at %s ended with status %d", (int)s->proc.pid, s->address, status);
-    remove_socket(s);
+    s->has_ended = true;
     shim_ref(s);
     shim_die(s);
     /* The reference that the process held. */

@@ -56,6 +56,7 @@ struct shim {
     struct ttrpc_client *client; /* NULL once dead */
     struct proc proc;
     bool killed;         /* by us: its status is no news */
+    bool has_ended;      /* the process: the last reference removes what it left of its socket */
     struct event_fd end; /* readable pidfd */
     struct event_post free_post;
     shim_dead_fn on_dead;

@@ -1,9 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "runtime/shim_launch.h"
 
-#include <ctype.h>
 #include <fcntl.h>
-#include <jansson.h>
 #include <openssl/sha.h>
 #include <stdio.h>
 
@@ -15,7 +13,6 @@
 #include "wire/pb.h"
 
 #define SHIM_BACKLOG 64
-#define START_OUTPUT_MAX 65536
 #define ERROR_TEXT_MAX 4096
 #define OOM_SCORE_MAX 1000
 #define LOCK_TIMEOUT_MS 2000
@@ -183,10 +180,9 @@ int shim_launch_own(const struct shim_host *host, const char *binary, const stru
     return 0;
 }
 
-/* Runs an action of a shim binary in the bundle. Output is what it wrote; the status is checked. */
-static int run_action(const struct shim_host *host, const char *binary, const struct bundle *b,
-                      const char *action, const void *input, size_t input_len, uint64_t timeout_ms,
-                      struct buf *output, struct err *e)
+int shim_run_action(const struct shim_host *host, const char *binary, const struct bundle *b,
+                    const char *action, const void *input, size_t input_len, uint64_t timeout_ms,
+                    struct buf *output, int *ret_status, struct err *e)
 {
     _cleanup_(strv_freep) char **env = shim_environment(host, b);
     bool deleting = str_eq(action, "delete");
@@ -206,6 +202,7 @@ static int run_action(const struct shim_host *host, const char *binary, const st
     const int fds[] = {-EBADF, -EBADF, deleting ? STDERR_FILENO : -EBADF};
     int status = 0;
 
+    *ret_status = 0;
     if (!env)
         return err_oom(e);
     spawn.fds = fds;
@@ -226,6 +223,7 @@ static int run_action(const struct shim_host *host, const char *binary, const st
     int r = proc_run(&spawn, input, input_len, (int)timeout_ms, output, &status);
     if (r < 0)
         return err_errno(e, r, "run %s %s", binary, action);
+    *ret_status = status;
     if (status != 0)
         return err_set(e, ERR_UNKNOWN, "%.*s: exit status %d",
                        (int)MIN_OF(output->len, (size_t)ERROR_TEXT_MAX),
@@ -233,70 +231,15 @@ static int run_action(const struct shim_host *host, const char *binary, const st
     return 0;
 }
 
-/* JSON {"version","address","protocol"} of 1.7 and later, or the bare address of 1.2 to 1.6. */
-static int parse_answer(char *text, struct shim_endpoint *ret, struct err *e)
-{
-    while (*text && isspace((unsigned char)*text))
-        text++;
-    size_t len = strlen(text);
-    while (len && isspace((unsigned char)text[len - 1]))
-        text[--len] = '\0';
-
-    json_t *root = *text == '{' ? json_loads(text, JSON_REJECT_DUPLICATES, NULL) : NULL;
-    const char *address = root ? json_string_value(json_object_get(root, "address")) : text;
-    const char *protocol = json_string_value(json_object_get(root, "protocol"));
-    int version = root ? (int)json_integer_value(json_object_get(root, "version")) : 2;
-    int r = 0;
-
-    if (version < 2 || version > 3)
-        r = err_set(e, ERR_UNIMPLEMENTED, "unsupported shim version (%d): not implemented",
-                    version);
-    else if (protocol && !str_eq(protocol, "ttrpc"))
-        r = err_set(e, ERR_UNIMPLEMENTED, "unsupported shim protocol %.32s: not implemented",
-                    protocol);
-    else if (!address || !str_after_prefix(address, "unix://") ||
-             strlen(address) >= BUNDLE_ADDRESS_MAX)
-        r = err_set(e, ERR_UNKNOWN, "the shim answered no address of a unix socket: %.200s", text);
-    else if (!(ret->address = strdup(address)))
-        r = err_oom(e);
-    else
-        ret->version = version;
-    json_decref(root);
-    return r;
-}
-
-int shim_launch_start(const struct shim_host *host, const char *binary, const struct bundle *b,
-                      const struct any *options, struct shim_endpoint *ret, struct err *e)
-{
-    _cleanup_(buf_done) struct buf output = BUF_INIT(START_OUTPUT_MAX);
-    Google__Protobuf__Any any = GOOGLE__PROTOBUF__ANY__INIT;
-    _free_ uint8_t *input = NULL;
-    size_t input_len = 0;
-
-    if (options && !any_is_empty(options)) {
-        any.type_url = options->type_url;
-        any.value = (ProtobufCBinaryData){.len = options->value_len, .data = options->value};
-        if (pb_pack(&any.base, &input, &input_len) < 0)
-            return err_oom(e);
-    }
-    int r =
-        run_action(host, binary, b, "start", input, input_len, host->load_timeout_ms, &output, e);
-    if (r < 0)
-        return r;
-    _free_ char *text = buf_take_str(&output);
-    if (!text)
-        return err_oom(e);
-    ret->proc = (struct proc)PROC_NULL;
-    return parse_answer(text, ret, e);
-}
-
 int shim_run_delete(const struct shim_host *host, const char *binary, const struct bundle *b,
                     struct task_exit *ret, struct err *e)
 {
-    _cleanup_(buf_done) struct buf output = BUF_INIT(START_OUTPUT_MAX);
+    _cleanup_(buf_done) struct buf output = BUF_INIT(SHIM_OUTPUT_MAX);
     ProtobufCMessage *message = NULL;
+    int status = 0;
 
-    int r = run_action(host, binary, b, "delete", NULL, 0, host->cleanup_timeout_ms, &output, e);
+    int r = shim_run_action(host, binary, b, "delete", NULL, 0, host->cleanup_timeout_ms, &output,
+                            &status, e);
     if (r < 0)
         return r;
     r = pb_unpack(&pb__task__delete_response__descriptor, buf_head(&output), output.len, &message,

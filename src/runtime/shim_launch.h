@@ -4,12 +4,11 @@
  *
  * Our own shim is started directly: one spawn, with its socket already listening, so that it can be
  * connected to before it has run a single instruction. Everybody else's goes through the `start`
- * action of its binary, which answers with an address (containerd's runtime v2 protocol,
- * generations 1.2 to 2.2).
+ * action of its binary (runtime/shim_start.h).
  */
 #pragma once
 
-#include "base/any.h"
+#include "base/buf.h"
 #include "runtime/bundle.h"
 #include "runtime/shim.h"
 
@@ -40,10 +39,12 @@ int shim_enter_cgroup(const char *cgroup, pid_t pid, struct err *e);
 int shim_launch_own(const struct shim_host *host, const char *binary, const struct bundle *b,
                     const char *group, const char *shim_cgroup, struct shim_endpoint *ret,
                     struct err *e);
-/* Runs `<binary> start` with the options on its stdin; it may answer with the address of a shim
- * that runs already. */
-int shim_launch_start(const struct shim_host *host, const char *binary, const struct bundle *b,
-                      const struct any *options, struct shim_endpoint *ret, struct err *e);
+/* Runs `<binary> <action>` in the bundle. Output is what it wrote. Any other exit status than 0 is
+ * an error with that output, at most some lines of it, and is in *ret_status. */
+int shim_run_action(const struct shim_host *host, const char *binary, const struct bundle *b,
+                    const char *action, const void *input, size_t input_len, uint64_t timeout_ms,
+                    struct buf *output, int *ret_status, struct err *e);
+#define SHIM_OUTPUT_MAX 65536
 
 /* What is known of an ended task. */
 struct task_exit {

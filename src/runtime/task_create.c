@@ -9,6 +9,7 @@
 #include "oci/config.h"
 #include "oci/runtime_choice.h"
 #include "runc.v1.pb-c.h"
+#include "runtime/shim_start.h"
 #include "runtime/tasks_private.h"
 #include "wire/pb.h"
 
@@ -93,7 +94,7 @@ static int launch(struct tasks *t, struct task *task, const struct oci_config *c
             return r;
         err_clear(e);
     }
-    return shim_launch_start(&t->options.host, task->binary.path, &task->bundle, options, ret, e);
+    return shim_start(&t->options.host, task->binary.path, &task->bundle, options, ret, e);
 }
 
 void task_abandon(struct task *task, struct shim *shim, struct shim_endpoint *endpoint)
@@ -119,6 +120,17 @@ void task_abandon(struct task *task, struct shim *shim, struct shim_endpoint *en
     }
     /* Also when the shim says that it is clean: an OCI runtime that died half way may have made
      * what neither of the two knows of, and this looks for it. */
+    if (task_clean_up(task, &exit, &e) < 0)
+        log_warn("clean up after task %s: %s", task->key, e.msg);
+}
+
+/* A `start` that failed may have left a process, and what it made. */
+static void task_clear_away(struct task *task)
+{
+    struct err e = ERR_INIT;
+    struct task_exit exit;
+
+    task_kill_unreachable(task);
     if (task_clean_up(task, &exit, &e) < 0)
         log_warn("clean up after task %s: %s", task->key, e.msg);
 }
@@ -184,8 +196,10 @@ static int create_with_shim(struct tasks *t, struct task *task, const struct tas
     }
     if (r >= 0)
         r = launch(t, task, &config, runc, &options, &endpoint, e);
-    if (r < 0)
+    if (r < 0) {
         err_wrap(e, "failed to start shim");
+        task_clear_away(task);
+    }
     if (runc)
         pb_free(&runc->base);
     if (r < 0)

@@ -3,10 +3,13 @@
  * How tasks end: deleted by a client, or cleaned up after a shim that died.
  */
 #include <fcntl.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
 #include "base/clock.h"
 #include "base/fs.h"
 #include "base/log.h"
+#include "base/sock.h"
 #include "base/str.h"
 #include "events.pb-c.h"
 #include "oci/exit_record.h"
@@ -25,9 +28,29 @@ void shim_socket_remove(const struct tasks *t, const char *address)
 {
     const char *path = address ? str_after_prefix(address, "unix://") : NULL;
     const char *name = path ? str_after_prefix(path, t->options.host.socket_dir) : NULL;
+    _close_ int fd = -EBADF;
+    struct stat st;
 
-    if (name && name[0] == '/' && !strchr(name + 1, '/'))
+    if (!name || name[0] != '/' || strchr(name + 1, '/') || lstat(path, &st) < 0 ||
+        !S_ISSOCK(st.st_mode))
+        return;
+    if (sock_connect(path, 0, &fd) == -ECONNREFUSED)
         unlink(path);
+}
+
+void task_remove_socket(struct task *task)
+{
+    _cleanup_(shim_endpoint_done) struct shim_endpoint endpoint = SHIM_ENDPOINT_NULL;
+
+    if (!task->binary.is_ours && !task->is_linux) {
+        /* Shims of 2.x have a second socket, and nobody who removes it when they are killed. */
+        _free_ char *debug = task_group_address(task, "/debug");
+        shim_socket_remove(task->tasks, debug);
+    }
+    if (task->shim)
+        shim_socket_remove(task->tasks, task->shim->address);
+    else if (task_find_endpoint(task, &endpoint, NULL) >= 0)
+        shim_socket_remove(task->tasks, endpoint.address);
 }
 
 static void shim_shutdown(struct tasks *t, struct shim *shim, const char *ns, const char *id)
@@ -73,7 +96,13 @@ int task_clean_up(struct task *task, struct task_exit *ret, struct err *e)
         return r;
     if (task->is_linux)
         return linux_clean_up(&task->bundle, host->cleanup_timeout_ms, ret, e);
-    return shim_run_delete(host, task->binary.path, &task->bundle, ret, e);
+    r = shim_run_delete(host, task->binary.path, &task->bundle, ret, e);
+    if (r >= 0 || task->binary.is_ours)
+        return r;
+    /* What shims of runc leave in a bundle is what ours finds its way by. */
+    log_warn("clean up after task %s: %s", task->key, e ? e->msg : "");
+    err_clear(e);
+    return shim_run_delete(host, task->tasks->options.own_shim, &task->bundle, ret, e);
 }
 
 static void remove_bundle(struct task *task)
@@ -245,7 +274,7 @@ static void cleanup_run(struct workq_job *job)
     struct task_exit exit;
 
     find_exit(t, task, &exit);
-    shim_socket_remove(t, task->shim ? task->shim->address : NULL);
+    task_remove_socket(task);
     remove_bundle(task);
     if (tasks_remove(t, task))
         publish_end(t, task, &exit);

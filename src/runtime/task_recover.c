@@ -65,6 +65,7 @@ static void discard_run(struct workq_job *job)
     }
     if (task_clean_up(task, &exit, &e) < 0)
         log_warn("clean up after task %s: %s", task->key, e.msg);
+    task_remove_socket(task);
     if (bundle_remove(&task->bundle, &e) < 0)
         log_warn("remove bundle of task %s: %s", task->key, e.msg);
     tasks_remove(t, task);
@@ -188,14 +189,23 @@ static void recovery_ask(struct recovery *rec)
               timeout_ms, recovery_stated, rec);
 }
 
-/* Where the shim of a bundle listens; without a file that says so (the daemon died in between),
- * where ours would. */
-static int find_endpoint(struct tasks *t, struct task *task, struct shim_endpoint *ret,
-                         struct err *e)
+char *task_group_address(struct task *task, const char *suffix)
 {
     _cleanup_(oci_config_done) struct oci_config config = {0};
     _free_ char *spec = NULL;
+    const char *group = task->id;
     size_t len = 0;
+
+    if (fs_read_file(task->bundle.dir_fd, "config.json", OCI_CONFIG_MAX, &spec, &len) >= 0 &&
+        oci_config_parse(spec, len, &config, NULL) >= 0 && !str_empty(config.group))
+        group = config.group;
+    _free_ char *name = str_printf("%s%s", group, suffix);
+    return name ? shim_socket_address(&task->tasks->options.host, task->ns, name) : NULL;
+}
+
+int task_find_endpoint(struct task *task, struct shim_endpoint *ret, struct err *e)
+{
+    struct tasks *t = task->tasks;
 
     if (task->is_linux) {
         ret->version = 1;
@@ -205,14 +215,9 @@ static int find_endpoint(struct tasks *t, struct task *task, struct shim_endpoin
         return ret->address ? 0 : err_oom(e);
     }
     ret->version = 2;
-    if (bundle_read_bootstrap(&task->bundle, &ret->address, &ret->version, e) >= 0)
+    if (bundle_read_bootstrap(&task->bundle, &ret->address, &ret->version, NULL) >= 0)
         return 0;
-    const char *group = task->id;
-    if (fs_read_file(task->bundle.dir_fd, "config.json", OCI_CONFIG_MAX, &spec, &len) >= 0 &&
-        oci_config_parse(spec, len, &config, e) >= 0 && !str_empty(config.group))
-        group = config.group;
-    err_clear(e);
-    ret->address = shim_socket_address(&t->options.host, task->ns, group);
+    ret->address = task_group_address(task, "");
     return ret->address ? 0 : err_oom(e);
 }
 
@@ -266,7 +271,7 @@ static void recovery_connect(struct recovery *rec)
     struct tasks *t = task->tasks;
     struct err e = ERR_INIT;
 
-    if (find_endpoint(t, task, &endpoint, &e) >= 0 &&
+    if (task_find_endpoint(task, &endpoint, &e) >= 0 &&
         tasks_connect(t, &endpoint, &rec->shim, &e) >= 0) {
         recovery_ask(rec);
         return;
@@ -281,7 +286,6 @@ static void recovery_connect(struct recovery *rec)
         return;
     }
     log_warn("recover task %s: %s", task->key, e.msg);
-    shim_socket_remove(t, endpoint.address);
     recovery_lost(rec);
 }
 

@@ -50,15 +50,23 @@ int tasks_connect_sync(struct tasks *t, struct shim_endpoint *endpoint, struct s
 
 /* The cleanup of a task whose shim is gone: `delete` of the shim, events, waiters, bundle. */
 void task_cleanup_start(struct task *task);
-/* Removes a socket that its shim left behind. Only below the socket directory. */
+/* Removes a socket that its shim left behind: only below the socket directory, and only if nobody
+ * listens. After the clean-up: shims of 1.6 fail to do theirs where the socket is gone. */
 void shim_socket_remove(const struct tasks *t, const char *address);
 /* Removes the file of a socket, if nobody listens on it. Not one that may be in the making. */
 void shim_socket_remove_dead(const char *path);
+void task_remove_socket(struct task *task);
+/* Where a shim of the task's group listens by default, with something behind the group's name. The
+ * caller frees. NULL: out of memory. */
+char *task_group_address(struct task *task, const char *suffix);
+/* Where the shim of a task's bundle listens; without a file that says so (the daemon died in
+ * between), where ours would. */
+int task_find_endpoint(struct task *task, struct shim_endpoint *ret, struct err *e);
 /* Tells a shim to end when it has no container left; a shim of runtime v1 is killed. NULL: the shim
  * of a bundle of v1 that could not be connected to. */
 void task_end_shim(struct task *task, struct shim *shim);
-/* Removes what a shim left of its container: its `delete` action, or that of the OCI runtime for
- * v1. */
+/* Removes what a shim left of its container: its `delete` action, that of our shim when somebody
+ * else's fails, or that of the OCI runtime for v1. */
 int task_clean_up(struct task *task, struct task_exit *ret, struct err *e);
 
 /* The parts of Create that all runtimes share. */
