@@ -379,7 +379,7 @@ def test_no_terminal_is_left(rig):
             rig.start("c1", f"x{number}")
         assert "OCI runtime exec failed" in error.value.details() and len(error.value.details()) < 4096
         assert rig.delete_exec("c1", f"x{number}") == 0
-    assert ledger.open_fds(rig.shim("c1")) == fds
+    assert ledger.open_fds(rig.shim("c1")) <= fds
     rig.kill("c1", exec_id="e1")
     assert rig.wait("c1", "e1") == 137 and rig.delete_exec("c1", "e1") == 137
     rig.execute("c1", "e2", ("true",), stdout="/dev/null", terminal=True)
