@@ -251,6 +251,7 @@ int tasks_create(struct tasks *t, const struct task_create *create, uint32_t *re
     if (!task)
         return err_oom(e);
     task->state = TASK_CREATING;
+    tasks_wait_for_orphans(t);
     int r = tasks_add(t, task, e);
     if (r < 0)
         return r;

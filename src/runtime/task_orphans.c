@@ -9,6 +9,9 @@
  * under recovery: calls on it wait, and its name is taken.
  *
  * A socket file whose shim is dead is removed.
+ *
+ * All of /proc is read for that, on a thread of the pool: clients are served meanwhile, but a task
+ * is created only when it is known whose names are taken.
  */
 #include <ctype.h>
 #include <dirent.h>
@@ -197,9 +200,8 @@ static int orphan_init(struct tasks *t, const struct lost_shim *shim, struct tas
     return 0;
 }
 
-static void found_lost(void *userdata, struct lost_shim *shim)
+static void take_lost(struct tasks *t, struct lost_shim *shim)
 {
-    struct tasks *t = userdata;
     struct orphan *o = NULL;
     struct task *task = NULL;
 
@@ -224,6 +226,26 @@ static void found_lost(void *userdata, struct lost_shim *shim)
         tasks_remove(t, task);
         orphan_free(o);
     }
+}
+
+struct find {
+    struct tasks *tasks;
+    struct lost_shim *shim;
+};
+
+static void found_run(void *arg)
+{
+    const struct find *find = arg;
+
+    take_lost(find->tasks, find->shim);
+}
+
+static void found_lost(void *userdata, struct lost_shim *shim)
+{
+    struct tasks *t = userdata;
+    struct find find = {t, shim};
+
+    loop_run(t->loop, found_run, &find);
 }
 
 static bool is_old_socket(int dir_fd, const char *name)
@@ -262,13 +284,42 @@ static void sweep_sockets(struct tasks *t)
     closedir(dir);
 }
 
-void tasks_find_orphans(struct tasks *t)
+static void search_done(void *arg)
 {
+    struct tasks *t = arg;
+
+    sweep_sockets(t);
+    strv_free(TAKE(t->knocked_at));
+    pthread_mutex_lock(&t->lock);
+    t->is_searching = false;
+    pthread_cond_broadcast(&t->searched);
+    pthread_mutex_unlock(&t->lock);
+}
+
+static void search_run(struct workq_job *job)
+{
+    struct tasks *t = container_of(job, struct tasks, search);
     _free_ char *state = realpath(t->options.state, NULL);
     int r = state ? shim_find_lost(t->options.host.grpc_address, state, found_lost, t) : -errno;
 
     if (r < 0)
         log_warn("look for shims without a bundle: %s", err_strerror(r));
-    sweep_sockets(t);
-    strv_free(TAKE(t->knocked_at));
+    loop_run(t->loop, search_done, t);
+}
+
+void tasks_find_orphans(struct tasks *t)
+{
+    t->is_searching = true;
+    if (workq_submit(t->pool, &t->search, search_run) < 0) {
+        log_error("no thread to look for shims without a bundle: it is done at the next start");
+        search_done(t);
+    }
+}
+
+void tasks_wait_for_orphans(struct tasks *t)
+{
+    pthread_mutex_lock(&t->lock);
+    while (t->is_searching)
+        pthread_cond_wait(&t->searched, &t->lock);
+    pthread_mutex_unlock(&t->lock);
 }

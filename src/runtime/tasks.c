@@ -71,6 +71,7 @@ int tasks_new(struct event_loop *loop, struct workq *pool, struct exchange *exch
     t->options = *options;
     pthread_mutex_init(&t->lock, NULL);
     pthread_mutex_init(&t->facts_lock, NULL);
+    pthread_cond_init(&t->searched, NULL);
     if (runtime_facts_find(NULL, NULL, &t->facts) < 0) {
         tasks_free(t);
         return err_oom(e);
@@ -102,6 +103,8 @@ struct tasks *tasks_free(struct tasks *t)
     map_done(&t->shims);
     cgroup_warm_done(&t->warm);
     runtime_facts_done(&t->facts);
+    strv_free(t->knocked_at);
+    pthread_cond_destroy(&t->searched);
     pthread_mutex_destroy(&t->facts_lock);
     pthread_mutex_destroy(&t->lock);
     free(t);

@@ -27,9 +27,14 @@ struct tasks {
     pthread_mutex_t facts_lock;
     struct runtime_facts facts; /* about the OCI runtimes of this machine */
 
-    struct map shims;  /* [loop] address -> struct shim, no reference: removed when it dies */
-    char **knocked_at; /* [loop] while tasks_recover() runs: addresses of shims that are there, but
+    struct map shims; /* [loop] address -> struct shim, no reference: removed when it dies */
+    char *
+        *knocked_at; /* [loop] while orphans are looked for: addresses of shims that are there, but
                           accept no connection */
+
+    struct workq_job search; /* for orphans */
+    bool is_searching;       /* under lock */
+    pthread_cond_t searched; /* with lock */
 };
 
 /* Under no lock. 0, or ALREADY_EXISTS `task X: already exists`. Takes a reference. */
@@ -38,8 +43,11 @@ int tasks_add(struct tasks *t, struct task *task, struct err *e);
 bool tasks_remove(struct tasks *t, struct task *task);
 void tasks_set_state(struct tasks *t, struct task *task, enum task_state state);
 
-/* [loop] The end of tasks_recover(): shims and sockets that no bundle leads to (task_orphans.c). */
+/* [loop] The end of tasks_recover(): begins to look for shims and sockets that no bundle leads to
+ * (task_orphans.c). */
 void tasks_find_orphans(struct tasks *t);
+/* [not the loop] Until then a name may be that of an orphan. */
+void tasks_wait_for_orphans(struct tasks *t);
 
 /* [loop] A shim that is connected already, or a new connection. A reference. */
 int tasks_connect(struct tasks *t, struct shim_endpoint *endpoint, struct shim **ret,
