@@ -348,7 +348,7 @@ def test_sockets_of_the_dead(rig):
     os.utime(file, (old, old))
     try:
         rig.d.restart()
-        assert not dead.exists()
+        wait_until(lambda: not dead.exists(), what="the end of the dead socket")
         assert all(path.exists() for path in (alive, fresh, named, strangers, file))
     finally:
         for listener in listeners:
