@@ -53,7 +53,8 @@ def is_over(pod):
     """It waits for its clients to leave, which have its last answer then."""
     assert not has_ended(pod.pid)
     pod.connection.close()
-    wait_until(lambda: has_ended(pod.pid), 5, "the end of the shim")
+    # Events of containers, which nobody takes here, are waited for as well: 5 s.
+    wait_until(lambda: has_ended(pod.pid), 15, "the end of the shim")
 
 
 def test_life(shims, pod):
