@@ -283,7 +283,8 @@ def test_umask(shims, mask):
     path = result.stdout.decode().removeprefix("unix://")
     assert os.stat(path).st_mode & 0o7777 == 0o600 and DIR.stat().st_mode & 0o7777 == 0o700
     assert (bundle / "address").stat().st_mode & 0o7777 == 0o644
-    pid, _ = shims.server()
+    with shims.connect(path) as shim:  # which answers when it has set itself up
+        pid = shim.task("Connect", id="c1").shim_pid
     assert "Umask:\t0022" in pathlib.Path(f"/proc/{pid}/status").read_text()
     shut_down(shims, path)
 
