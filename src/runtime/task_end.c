@@ -3,13 +3,11 @@
  * How tasks end: deleted by a client, or cleaned up after a shim that died.
  */
 #include <fcntl.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/clock.h"
 #include "base/fs.h"
 #include "base/log.h"
-#include "base/sock.h"
 #include "base/str.h"
 #include "events.pb-c.h"
 #include "oci/exit_record.h"
@@ -28,14 +26,9 @@ void shim_socket_remove(const struct tasks *t, const char *address)
 {
     const char *path = address ? str_after_prefix(address, "unix://") : NULL;
     const char *name = path ? str_after_prefix(path, t->options.host.socket_dir) : NULL;
-    _close_ int fd = -EBADF;
-    struct stat st;
 
-    if (!name || name[0] != '/' || strchr(name + 1, '/') || lstat(path, &st) < 0 ||
-        !S_ISSOCK(st.st_mode))
-        return;
-    if (sock_connect(path, 0, &fd) == -ECONNREFUSED)
-        unlink(path);
+    if (name && name[0] == '/' && !strchr(name + 1, '/'))
+        shim_socket_remove_dead(path);
 }
 
 void task_remove_socket(struct task *task)

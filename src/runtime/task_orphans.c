@@ -132,8 +132,11 @@ static void orphan_free(struct orphan *o)
 void shim_socket_remove_dead(const char *path)
 {
     _close_ int fd = -EBADF;
+    struct stat st;
 
-    if (path && sock_connect(path, 0, &fd) == -ECONNREFUSED)
+    /* Other files refuse connections, too. */
+    if (path && lstat(path, &st) == 0 && S_ISSOCK(st.st_mode) &&
+        sock_connect(path, 0, &fd) == -ECONNREFUSED)
         unlink(path);
 }
 

@@ -28,9 +28,9 @@ struct tasks {
     struct runtime_facts facts; /* about the OCI runtimes of this machine */
 
     struct map shims; /* [loop] address -> struct shim, no reference: removed when it dies */
-    char *
-        *knocked_at; /* [loop] while orphans are looked for: addresses of shims that are there, but
-                          accept no connection */
+    /* [loop] while orphans are looked for: addresses of shims that are there, but accept no
+     * connection */
+    char **knocked_at;
 
     struct workq_job search; /* for orphans */
     bool is_searching;       /* under lock */
