@@ -485,7 +485,8 @@ static bool has_live_execs(struct container *c)
 {
     MAP_FOREACH (entry, &c->execs) {
         const struct process *p = entry->value;
-        if (p->is_launching || child_is_alive(&p->child))
+        bool is_told = p->state == PROCESS_STOPPED || p->state == PROCESS_DELETED;
+        if (p->is_launching || child_is_alive(&p->child) || (p->has_ended && !is_told))
             return true;
     }
     return false;
@@ -500,6 +501,12 @@ static void tell_init_end(struct container *c)
     container_unref(c);
 }
 
+static void try_to_tell_init_end(struct container *c)
+{
+    if (c->init_end_pending && !has_live_execs(c) && !process_is_held(c->init))
+        tell_init_end(c);
+}
+
 static void on_end_timer(struct event_timer *timer)
 {
     struct container *c = container_of(timer, struct container, end_timer);
@@ -510,25 +517,22 @@ static void on_end_timer(struct event_timer *timer)
 
 void container_init_ended(struct container *c)
 {
-    if (c->init_end_pending)
-        return;
-    oom_check(&c->oom);
-    if (process_is_paused(c->init) && cgroup_is_known(&c->cgroup))
-        cgroup_thaw(&c->cgroup);
-    if (!c->has_private_pids && cgroup_is_known(&c->cgroup) && cgroup_kill(&c->cgroup) < 0)
-        log_warn("container %s: what is left of it could not be killed", c->id);
-    if (!has_live_execs(c)) {
-        tell_init_end(c);
-        return;
+    if (!c->init_end_pending) {
+        c->init_end_pending = true;
+        oom_check(&c->oom);
+        if (process_is_paused(c->init) && cgroup_is_known(&c->cgroup))
+            cgroup_thaw(&c->cgroup);
+        if (!c->has_private_pids && cgroup_is_known(&c->cgroup) && cgroup_kill(&c->cgroup) < 0)
+            log_warn("container %s: what is left of it could not be killed", c->id);
+        if (has_live_execs(c))
+            event_timer_arm(c->shim->loop, &c->end_timer, EXECS_END_TIMEOUT_MS, on_end_timer);
     }
-    c->init_end_pending = true;
-    event_timer_arm(c->shim->loop, &c->end_timer, EXECS_END_TIMEOUT_MS, on_end_timer);
+    try_to_tell_init_end(c);
 }
 
 void container_exec_ended(struct container *c)
 {
-    if (c->init_end_pending && !has_live_execs(c))
-        tell_init_end(c);
+    try_to_tell_init_end(c);
 }
 
 static void on_unmount_again(struct event_timer *timer);

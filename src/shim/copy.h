@@ -41,6 +41,11 @@ int copy_start(struct copy *c, struct event_loop *loop, int src_fd, int dst_fd,
                copy_ended_fn ended);
 /* No-op when it is not running. */
 void copy_stop(struct copy *c);
+/* Bytes that were read and are not written yet. */
+static inline size_t copy_held(const struct copy *c)
+{
+    return c->chunk_len - c->chunk_at;
+}
 static inline bool copy_is_running(const struct copy *c)
 {
     return c->loop != NULL;

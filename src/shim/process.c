@@ -69,6 +69,7 @@ struct process *process_unref(struct process *p)
         return NULL;
     wake_waiters(p);
     reaper_forget(&p->child);
+    output_hold_done(&p->hold);
     stdio_done(&p->io);
     free(p->exec_id);
     free(p->stdin_path);
@@ -248,6 +249,16 @@ void process_publish_end(struct process *p)
         op->launched(op);
 }
 
+static void on_hold(struct output_hold *h)
+{
+    process_tell_end(container_of(h, struct process, hold));
+}
+
+bool process_is_held(struct process *p)
+{
+    return output_hold(&p->hold, &p->io, on_hold);
+}
+
 void process_tell_end(struct process *p)
 {
     struct container *c = p->container;
@@ -257,7 +268,7 @@ void process_tell_end(struct process *p)
         return;
     if (process_is_init(p)) {
         container_init_ended(c);
-    } else {
+    } else if (!process_is_held(p)) {
         process_ref(p);
         oom_check(&c->oom);
         process_publish_end(p);

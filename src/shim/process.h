@@ -14,10 +14,12 @@
  * other; kill, and what only looks, does not wait, so that a hanging runtime can be interrupted.
  *
  * The end of a process is told (exit record, event, waiters) only when nothing has to be told
- * before it: not while it is being launched or started, and init's not before those of all execs.
+ * before it: not while it is being launched or started, and init's not before those of all execs;
+ * nor while a client is still reading what it printed (output_hold.h).
  */
 #pragma once
 
+#include "shim/output_hold.h"
 #include "shim/runtime_call.h"
 #include "shim/shim.h"
 #include "shim/stdio.h"
@@ -85,6 +87,7 @@ struct process {
     char *stdin_path, *stdout_path, *stderr_path;
     char *spec; /* of an exec: OCI process, JSON */
     struct stdio io;
+    struct output_hold hold; /* of its end */
     struct op *current;
     struct list queue;
     struct list waiters;
@@ -139,6 +142,8 @@ int process_refuse(const struct process *p, const char *verb, struct err *e);
 int process_adopt(struct process *p, const char *pid_file, struct err *e);
 /* Tells the end if it is known and nothing has to come first. */
 void process_tell_end(struct process *p);
+/* True while its output is being read; then process_tell_end() comes by itself. */
+bool process_is_held(struct process *p);
 /* Unconditionally; of init for container.c alone. */
 void process_publish_end(struct process *p);
 

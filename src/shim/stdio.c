@@ -2,6 +2,8 @@
 #include "shim/stdio.h"
 
 #include <fcntl.h>
+#include <stdio.h>
+#include <sys/ioctl.h>
 
 #include "base/clock.h"
 #include "base/fs.h"
@@ -26,7 +28,30 @@ void stdio_init(struct stdio *io, struct reaper *reaper)
         .input_holder_fd = -EBADF,
     };
     for (size_t i = 0; i < ARRAY_SIZE(io->output); i++)
-        io->output[i] = (struct stdio_output){.io = io, .source_fd = -EBADF, .target_fd = -EBADF};
+        io->output[i] = (struct stdio_output){
+            .io = io, .source_fd = -EBADF, .target_fd = -EBADF, .rest_fd = -EBADF};
+}
+
+static uint64_t bytes_in_pipe(int fd)
+{
+    struct stat st;
+    int n = 0;
+
+    if (fd < 0 || fstat(fd, &st) < 0 || !S_ISFIFO(st.st_mode) || ioctl(fd, FIONREAD, &n) < 0)
+        return 0;
+    return (uint64_t)n;
+}
+
+/* The reader sees the end when we have closed, but may need a while to get there. Our own reader
+ * keeps nothing from it. */
+static void keep_rest(struct stdio_output *o)
+{
+    char path[32];
+
+    if (o->rest_fd >= 0 || bytes_in_pipe(o->target_fd) == 0)
+        return;
+    snprintf(path, sizeof(path), "/proc/self/fd/%d", o->target_fd);
+    o->rest_fd = neg_errno(open(path, O_RDONLY | O_NONBLOCK | O_CLOEXEC));
 }
 
 static void close_output(struct stdio_output *o)
@@ -54,6 +79,7 @@ static void close_streams(struct stdio *io)
     stdio_end_input(io);
     for (size_t i = 0; i < ARRAY_SIZE(io->output); i++)
         close_output(&io->output[i]);
+    stdio_forget_rest(io);
     stdio_release_child(io);
     console_socket_done(&io->console);
     close_fd(&io->master_fd);
@@ -466,6 +492,7 @@ static void on_output_ended(struct copy *copy)
 
     if (!copy->src_ended && discard_output(o) == 0)
         return;
+    keep_rest(o);
     close_output(o);
     if (o->io->finished && !is_copying_output(o->io))
         finish_streams(o->io);
@@ -545,11 +572,35 @@ int stdio_resize(struct stdio *io, uint32_t width, uint32_t height)
     return io->master_fd >= 0 ? console_resize(io->master_fd, width, height) : 0;
 }
 
+uint64_t stdio_unread(const struct stdio *io)
+{
+    uint64_t n = 0;
+
+    for (size_t i = 0; i < ARRAY_SIZE(io->output); i++) {
+        const struct stdio_output *o = &io->output[i];
+        if (copy_is_running(&o->copy))
+            n += bytes_in_pipe(o->source_fd) + copy_held(&o->copy) + bytes_in_pipe(o->target_fd);
+        n += bytes_in_pipe(o->rest_fd);
+    }
+    return n;
+}
+
+void stdio_forget_rest(struct stdio *io)
+{
+    for (size_t i = 0; i < ARRAY_SIZE(io->output); i++)
+        close_fd(&io->output[i].rest_fd);
+}
+
+uint64_t stdio_moved(const struct stdio *io)
+{
+    return io->output[0].copy.moved + io->output[1].copy.moved;
+}
+
 static void on_finish_timer(struct event_timer *timer);
 
 static void wait_for_output(struct stdio *io)
 {
-    uint64_t moved = io->output[0].copy.moved + io->output[1].copy.moved;
+    uint64_t moved = stdio_moved(io);
     uint64_t now = clock_monotonic_ms();
     bool is_idle = moved == io->last_moved;
 

@@ -53,6 +53,7 @@ struct stdio_output {
     char *path;    /* of a fifo still to be opened */
     int source_fd; /* read end of the pipe, or a dup of the master */
     int target_fd; /* fifo, file, or the logging program's pipe */
+    int rest_fd;   /* of a closed target: the fifo with what is still in it, to look at */
 };
 
 struct stdio {
@@ -102,6 +103,12 @@ void stdio_end_input(struct stdio *io);
 /* Waits for the rest of the output within the limits above and for the logging program; finished
  * comes once, perhaps at once. Everything but the logging program is closed by then. */
 void stdio_finish(struct stdio *io, stdio_finished_fn finished);
+/* Bytes that were printed and that no reader has taken from our pipes and fifos yet. */
+uint64_t stdio_unread(const struct stdio *io);
+/* What is left in fifos that were closed counts no more. */
+void stdio_forget_rest(struct stdio *io);
+/* Bytes that were copied so far. */
+uint64_t stdio_moved(const struct stdio *io);
 /* Gives up what is being waited for, a client that opens its end or the rest of the output: the
  * callback follows from the loop. */
 void stdio_hurry(struct stdio *io);

@@ -96,6 +96,60 @@ def test_reader_leaves_and_another_comes(rig):
     assert rig.left_behind() == []
 
 
+class Sipper(threading.Thread):
+    """Reads a fifo in sips, the first of them only after a pause."""
+
+    def __init__(self, path):
+        super().__init__(daemon=True)
+        self.fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+        os.set_blocking(self.fd, True)
+        self.n = 0
+
+    def run(self):
+        time.sleep(0.1)
+        while data := os.read(self.fd, 4096):
+            self.n += len(data)
+            time.sleep(0.01)
+        os.close(self.fd)
+
+
+@pytest.mark.parametrize("exec_id", ["", "e1"], ids=["init", "exec"])
+def test_end_is_told_when_all_is_read(rig, exec_id):
+    """Clients stop reading at the end of the process; so it is told to nobody while they are still at it."""
+    path = rig.fifo("out")
+    sipper = Sipper(path)
+    io = {"stdout": str(path), "stderr": "/dev/null"}
+    # Less than the pipes hold: the process ends long before it is read.
+    printing = ("sh", "-c", "head -c 100000 /dev/zero; exit 4")
+    if exec_id:
+        rig.run("c1")
+        rig.execute("c1", exec_id, printing, **io)
+    else:
+        rig.run("c1", printing, io=io)
+    sipper.start()
+    assert rig.wait("c1", exec_id) == 4
+    assert sipper.n > 100000 - 8192, "the end was told to a client that was still reading"
+    sipper.join(5)
+    assert sipper.n == 100000
+    if exec_id:
+        rig.delete_exec("c1", exec_id)
+    rig.remove("c1")
+    assert rig.left_behind() == []
+
+
+def test_end_is_told_though_nobody_reads(rig):
+    path = rig.fifo("out")
+    reader = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    rig.run("c1", ("sh", "-c", "head -c 50000 /dev/zero; exit 5"), io={"stdout": str(path), "stderr": "/dev/null"})
+    assert rig.wait("c1", timeout=5) == 5
+    assert rig.delete("c1") == 5
+    os.set_blocking(reader, True)
+    assert len(b"".join(iter(lambda: os.read(reader, 65536), b""))) == 50000
+    os.close(reader)
+    rig.remove("c1")
+    assert rig.left_behind() == []
+
+
 def test_slow_reader(rig):
     """A container that prints without end into a fifo that is hardly read waits; its shim does not grow, and
     another's output flows as ever."""
