@@ -3,6 +3,7 @@
 #include <fcntl.h>
 
 #include "base/fs.h"
+#include "base/log.h"
 #include "base/str.h"
 #include "events.pb-c.h"
 #include "shim/container.h"
@@ -10,11 +11,15 @@
 
 /* Memory is written out: the time depends on how much there is. */
 #define CHECKPOINT_TIMEOUT_MS 600000
+/* What is left to do when init has ended by it. */
+#define CHECKPOINT_GRACE_MS 10000
+#define LOG_KEPT_MAX (1 << 20)
 
 struct checkpoint_call {
     struct container_checkpoint request;
     char *image_path, *work_path, *parent_path;
     char **empty_namespaces;
+    bool owns_work;
     done_fn done;
     void *userdata;
 };
@@ -31,16 +36,30 @@ static void checkpoint_done(void *userdata, const struct err *e)
     free(call);
 }
 
-/* CRIU's log says why; the bundle keeps it when the work directory goes. */
+/* The end of CRIU's log says why; the bundle keeps it when the work directory goes. */
 static void keep_criu_log(struct container *c, const char *work_path)
 {
     _free_ char *from = fs_join(work_path, "dump.log");
     _free_ char *to = fs_join(c->bundle, "criu-dump.log");
-    _free_ char *text = NULL;
-    size_t n;
+    _free_ char *text = malloc(LOG_KEPT_MAX);
+    struct stat st;
+    _close_ int fd = from ? open(from, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK) : -EBADF;
 
-    if (from && to && fs_read_file(AT_FDCWD, from, 1 << 20, &text, &n) >= 0)
-        fs_write_file_atomic(AT_FDCWD, to, text, n, 0600, false);
+    if (!to || !text || fd < 0 || fstat(fd, &st) < 0 || !S_ISREG(st.st_mode))
+        return;
+    if (st.st_size > LOG_KEPT_MAX)
+        lseek(fd, -LOG_KEPT_MAX, SEEK_END);
+    ssize_t n = fs_read_all(fd, text, LOG_KEPT_MAX);
+    if (n >= 0)
+        fs_write_file_atomic(AT_FDCWD, to, text, (size_t)n, 0600, false);
+}
+
+static void remove_work(struct container *c, const char *work_path)
+{
+    int r = fs_rm_rf(AT_FDCWD, work_path);
+
+    if (r < 0)
+        log_warn("container %s: failed to remove %s: %s", c->id, work_path, err_strerror(r));
 }
 
 static void on_checkpointed(void *userdata, const struct err *e, const char *output)
@@ -49,13 +68,17 @@ static void on_checkpointed(void *userdata, const struct err *e, const char *out
     struct container *c = op->process->container;
     struct checkpoint_call *call = op->userdata;
 
-    if (!e) {
-        op_end(op, NULL);
-        return;
+    op->process->call = NULL;
+    if (e) {
+        /* runc's second line names a log in the work directory, ours comes in its place. */
+        const char *second = strstr(e->msg, " log file: ");
+        int len = (int)(second ? (size_t)(second - e->msg) : strlen(e->msg));
+        keep_criu_log(c, call->work_path);
+        err_set(&op->error, e->code, "%.*s path= %s/criu-dump.log", len, e->msg, c->bundle);
     }
-    keep_criu_log(c, call->work_path);
-    err_set(&op->error, e->code, "%s path= %s/criu-dump.log", e->msg, c->bundle);
-    op_end(op, &op->error);
+    if (call->owns_work)
+        remove_work(c, call->work_path);
+    op_end(op, e ? &op->error : NULL);
 }
 
 static void checkpoint_begin(struct op *op)
@@ -96,13 +119,13 @@ static void checkpoint_begin(struct op *op)
     if (!request->exit)
         runtime_args_add(&args, "--leave-running");
     runtime_args_add(&args, c->id);
-    op_call(op,
-            &(struct runtime_request){
-                .command = "checkpoint",
-                .args = &args,
-                .timeout_ms = CHECKPOINT_TIMEOUT_MS,
-            },
-            on_checkpointed);
+    op_call_while_alive(op,
+                        &(struct runtime_request){
+                            .command = "checkpoint",
+                            .args = &args,
+                            .timeout_ms = CHECKPOINT_TIMEOUT_MS,
+                        },
+                        CHECKPOINT_GRACE_MS, on_checkpointed);
 }
 
 void container_checkpoint(struct container *c, const struct container_checkpoint *request,
@@ -118,6 +141,7 @@ void container_checkpoint(struct container *c, const struct container_checkpoint
                                                           : strdup(request->image_path);
         call->work_path = str_empty(request->work_path) ? fs_join(c->bundle, "criu-work")
                                                         : strdup(request->work_path);
+        call->owns_work = str_empty(request->work_path);
         ok = call->image_path && call->work_path;
         if (ok && !str_empty(request->parent_path))
             ok = (call->parent_path = strdup(request->parent_path)) != NULL;
@@ -137,7 +161,8 @@ void container_checkpoint(struct container *c, const struct container_checkpoint
         op_submit(op);
 }
 
-/* Restore: a container created from a checkpoint comes into being when it is started. */
+/* Restore: a container created from a checkpoint comes into being when it is started. CRIU's log
+ * stays in the work directory (op->spec_path) when that fails. */
 
 static void add_restore_args(struct op *op, struct runtime_args *args, const char *console)
 {
@@ -148,6 +173,10 @@ static void add_restore_args(struct op *op, struct runtime_args *args, const cha
     runtime_args_add(args, c->checkpoint);
     runtime_args_add(args, "--work-path");
     runtime_args_add(args, op->spec_path);
+    if (c->parent_checkpoint) {
+        runtime_args_add(args, "--parent-path");
+        runtime_args_add(args, c->parent_checkpoint);
+    }
     runtime_args_add(args, "--detach");
     runtime_args_add(args, "--pid-file");
     runtime_args_add(args, op->text);
@@ -163,22 +192,57 @@ static void add_restore_args(struct op *op, struct runtime_args *args, const cha
     runtime_args_add(args, c->id);
 }
 
+static void on_restore_undone(void *userdata, const struct err *e, const char *output)
+{
+    struct op *op = userdata;
+    struct process *p = op->process;
+
+    if (e)
+        log_debug("container %s: %s", p->container->id, e->msg);
+    reaper_forget(&p->child);
+    stdio_done(&p->io);
+    p->exit = (struct process_exit){};
+    p->has_ended = false;
+    p->is_launching = false;
+    op_end(op, &op->error);
+}
+
+/* A restore that failed half way, or was killed, may have left anything. */
+static void undo_restore(struct op *op)
+{
+    struct container *c = op->process->container;
+    struct runtime_args args = {};
+
+    if (!op->runtime_called) {
+        on_restore_undone(op, NULL, "");
+        return;
+    }
+    runtime_args_globals(&args, &c->runtime);
+    runtime_args_add(&args, "delete");
+    runtime_args_add(&args, "--force");
+    runtime_args_add(&args, c->id);
+    op_call(op,
+            &(struct runtime_request){
+                .command = "delete",
+                .args = &args,
+                .timeout_ms = PROCESS_CALL_TIMEOUT_MS,
+            },
+            on_restore_undone);
+}
+
 static void on_restored(struct op *op)
 {
     struct process *p = process_ref(op->process);
     struct container *c = p->container;
     Pb__Event__TaskStart event = PB__EVENT__TASK_START__INIT;
 
-    p->is_launching = false;
     if (op->error.code != ERR_OK) {
-        if (child_is_alive(&p->child))
-            proc_kill(&p->child.proc, SIGKILL);
-        reaper_forget(&p->child);
-        stdio_done(&p->io);
-        p->exit = (struct process_exit){};
-        op_end(op, &op->error);
+        undo_restore(op);
     } else {
         container_find_cgroup(c);
+        if (!c->options.criu_work_path)
+            remove_work(c, op->spec_path);
+        p->is_launching = false;
         p->state = PROCESS_RUNNING;
         event.container_id = c->id;
         event.pid = (uint32_t)p->exit.pid;

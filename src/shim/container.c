@@ -41,6 +41,7 @@ struct container *container_unref(struct container *c)
     options_done(&c->options);
     map_done(&c->execs);
     free(c->checkpoint);
+    free(c->parent_checkpoint);
     free(c->rootfs);
     free(c->bundle);
     free(c->id);
@@ -138,11 +139,13 @@ static int set_up_runtime(struct container *c, const struct container_request *r
                           : options_runtime_root(&c->options, s->namespace_);
     c->runtime.bundle = strdup(c->bundle);
     c->runtime.log = fs_join(c->bundle, "log.json");
-    c->runtime.criu = str_empty(s->criu) ? NULL : strdup(s->criu);
+    const char *criu = c->options.criu_path ? c->options.criu_path : s->criu;
+    c->runtime.criu = str_empty(criu) ? NULL : strdup(criu);
     c->runtime.systemd_cgroup = c->options.systemd_cgroup || s->systemd_cgroup;
     c->runtime.environment = s->environment;
     c->runtime.debug = s->debug;
-    if (!c->runtime.root || !c->runtime.bundle || !c->runtime.log)
+    if (!c->runtime.root || !c->runtime.bundle || !c->runtime.log ||
+        (!str_empty(criu) && !c->runtime.criu))
         return err_oom(e);
     int r = options_save(&c->options, c->bundle, c->runtime.path);
     return r < 0 ? err_errno(e, r, "failed to write the options into bundle %s", c->bundle) : 0;
@@ -209,6 +212,7 @@ static int container_new(struct shim *s, const struct container_request *request
     int r = 0;
     if (!c->id || !c->bundle || !c->rootfs || !c->init ||
         take_text(&c->checkpoint, request->checkpoint) < 0 ||
+        take_text(&c->parent_checkpoint, request->parent_checkpoint) < 0 ||
         set_streams(c->init, request->terminal, request->stdin_path, request->stdout_path,
                     request->stderr_path) < 0)
         r = err_oom(e);

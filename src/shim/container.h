@@ -31,6 +31,7 @@ struct container {
     bool is_killed;    /* all of it: it must not be paused any more */
     bool lost_runtime; /* it is ended without the OCI runtime */
     char *checkpoint;  /* restored from at start, NULL: none */
+    char *parent_checkpoint;
     struct process *init;
     struct map execs;      /* by exec id, references */
     bool init_end_pending; /* known, and to be told when the last exec has ended */
@@ -44,7 +45,7 @@ struct container_request {
     const struct mount_list *rootfs;
     bool terminal;
     const char *stdin_path, *stdout_path, *stderr_path;
-    const char *checkpoint;
+    const char *checkpoint, *parent_checkpoint;
     const Google__Protobuf__Any *options;
 };
 
@@ -90,8 +91,8 @@ void container_list_pids(struct container *c, struct container_pids *ret, done_f
 struct process *container_process_by_pid(struct container *c, pid_t pid);
 
 struct container_checkpoint {
-    const char *image_path; /* "" for both: beside the bundle */
-    const char *work_path;
+    const char *image_path; /* "": in the bundle */
+    const char *work_path;  /* "": in the bundle, for the length of the call */
     const char *parent_path;
     bool exit;
     bool open_tcp;
@@ -101,6 +102,9 @@ struct container_checkpoint {
     char *const *empty_namespaces;
     size_t n_empty_namespaces;
 };
+/* The runtime has CRIU do it, which may take minutes; calls that need no queue are answered
+ * meanwhile. When it fails CRIU's log is copied to <bundle>/criu-dump.log, which the error names.
+ * Of a container that ends by it (exit) the end is told as any other. */
 void container_checkpoint(struct container *c, const struct container_checkpoint *request,
                           done_fn done, void *userdata);
 
@@ -117,7 +121,8 @@ void container_exec_ended(struct container *c);
 /* Init and everything of the container is gone: removes it from the shim, unmounts its rootfs
  * without blocking, then calls fn(op). */
 void container_release(struct container *c, struct op *op, op_fn fn);
-/* Start of a container that was created from a checkpoint; ends op. */
+/* Start of a container that was created from a checkpoint; ends op. When it fails nothing of it is
+ * left, and it may be started again or deleted. */
 void container_restore(struct op *op);
 /* Forgets an exec. */
 void container_remove_exec(struct container *c, struct process *p);

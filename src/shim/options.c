@@ -27,6 +27,7 @@ static const struct member {
     {"binary_name", STRING, offsetof(struct options, binary_name)},
     {"root", STRING, offsetof(struct options, root)},
     {"shim_cgroup", STRING, offsetof(struct options, shim_cgroup)},
+    {"criu_path", STRING, offsetof(struct options, criu_path)},
     {"criu_image_path", STRING, offsetof(struct options, criu_image_path)},
     {"criu_work_path", STRING, offsetof(struct options, criu_work_path)},
 };
@@ -65,6 +66,8 @@ static int decode_runc(const ProtobufCBinaryData *value, struct options *o, stru
         r = take_string(&o->root, m->root);
     if (r == 0)
         r = take_string(&o->shim_cgroup, m->shim_cgroup);
+    if (r == 0)
+        r = take_string(&o->criu_path, m->criu_path);
     if (r == 0)
         r = take_string(&o->criu_image_path, m->criu_image_path);
     if (r == 0)

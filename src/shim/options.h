@@ -20,7 +20,8 @@ struct options {
     char *binary_name; /* NULL where the client left it open, as all strings here */
     char *root;
     char *shim_cgroup;
-    char *criu_image_path;
+    char *criu_path;       /* of the criu program */
+    char *criu_image_path; /* for daemons: they name it as Create's checkpoint */
     char *criu_work_path;
 };
 

@@ -180,6 +180,20 @@ void op_call(struct op *op, const struct runtime_request *request, runtime_call_
         fn(op, &e, "");
 }
 
+void op_call_while_alive(struct op *op, const struct runtime_request *request, uint32_t grace_ms,
+                         runtime_call_fn fn)
+{
+    struct process *p = op->process;
+    struct container *c = p->container;
+    struct err e = ERR_INIT;
+
+    p->call_grace_ms = grace_ms;
+    if (runtime_call_new(c->shim->reaper, &c->runtime, request, fn, op, &p->call, &e) < 0)
+        fn(op, &e, "");
+    else if (p->has_ended)
+        runtime_call_hurry(p->call, grace_ms);
+}
+
 static const char *state_word(enum process_state state)
 {
     switch (state) {
@@ -285,8 +299,8 @@ static void on_end(struct child *child, int status)
     p->exit.status = status;
     p->exit.at = clock_realtime();
     stdio_end_input(&p->io);
-    if (p->start_call)
-        runtime_call_hurry(p->start_call, START_GRACE_MS);
+    if (p->call)
+        runtime_call_hurry(p->call, p->call_grace_ms);
     process_tell_end(p);
 }
 
@@ -435,7 +449,7 @@ static void on_init_started(void *userdata, const struct err *e, const char *out
     Pb__Event__TaskStart event = PB__EVENT__TASK_START__INIT;
 
     p->is_launching = false;
-    p->start_call = NULL;
+    p->call = NULL;
     if (e) {
         /* Of a process that has ended no time was short. */
         enum err_code code = p->has_ended ? ERR_UNKNOWN : e->code;
@@ -471,13 +485,7 @@ static void start_init(struct op *op)
         .args = &args,
         .timeout_ms = PROCESS_LAUNCH_TIMEOUT_MS,
     };
-    struct reaper *reaper = c->shim->reaper;
-    struct err e = ERR_INIT;
-    if (runtime_call_new(reaper, &c->runtime, &request, on_init_started, op, &p->start_call, &e) <
-        0)
-        on_init_started(op, &e, "");
-    else if (p->has_ended)
-        runtime_call_hurry(p->start_call, START_GRACE_MS);
+    op_call_while_alive(op, &request, START_GRACE_MS, on_init_started);
 }
 
 static char *spec_path(const struct process *p)

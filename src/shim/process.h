@@ -67,7 +67,7 @@ struct op {
     op_fn launched;
     unsigned tries;
     char *text;      /* of a launch: the pid file */
-    char *spec_path; /* of an exec's launch */
+    char *spec_path; /* of an exec's launch; of a restore: CRIU's work directory */
     struct event_timer timer;
     struct err error;
     struct process_exit *ret_exit; /* of delete: the caller's, filled before done */
@@ -92,8 +92,10 @@ struct process {
     struct list queue;
     struct list waiters;
     size_t n_waiters;
-    struct runtime_call *start_call; /* of init, while it is under way */
-    struct op *waits_for_end;        /* a delete that goes on when the end has been told */
+    /* Start or checkpoint of init under way: once init has ended it gets no more than this. */
+    struct runtime_call *call;
+    uint32_t call_grace_ms;
+    struct op *waits_for_end; /* a delete that goes on when the end has been told */
 };
 
 /* terminal and the paths are set by the caller. NULL: out of memory. */
@@ -134,6 +136,10 @@ void op_submit(struct op *op);
 void op_end(struct op *op, const struct err *e);
 /* Calls the runtime for op; when that fails to start, fn is called at once. */
 void op_call(struct op *op, const struct runtime_request *request, runtime_call_fn fn);
+/* The same for what makes no sense without init: when it ends the runtime has grace_ms left. fn
+ * sets process->call to NULL. */
+void op_call_while_alive(struct op *op, const struct runtime_request *request, uint32_t grace_ms,
+                         runtime_call_fn fn);
 
 /* Sets "cannot <verb> a <state> process" or what else containerd says for this state. */
 int process_refuse(const struct process *p, const char *verb, struct err *e);

@@ -123,7 +123,7 @@ void runtime_args_globals(struct runtime_args *a, const struct runtime *r)
         runtime_args_add(a, "--log-format");
         runtime_args_add(a, "json");
     }
-    if (r->criu) {
+    if (r->criu && !str_eq(runtime_name(r), "crun")) {
         runtime_args_add(a, "--criu");
         runtime_args_add(a, r->criu);
     }

@@ -2,8 +2,8 @@
 /*
  * Calls of the OCI runtime (crun, runc) by its command line:
  *
- *     <path> --root ROOT [--debug] --log BUNDLE/log.json --log-format json [--systemd-cgroup]
- * ARGS...
+ *     <path> --root ROOT [--debug] --log BUNDLE/log.json --log-format json [--criu PATH]
+ *         [--systemd-cgroup] ARGS...
  *
  * The shim never waits for one: a call is a child with a deadline, after which it is killed. It has
  * a process group of its own, and a call that fails takes what is left of that along: a runtime that
@@ -25,7 +25,7 @@ struct runtime {
     char *root; /* --root, with the namespace */
     char *bundle;
     char *log;                /* <bundle>/log.json */
-    char *criu;               /* NULL: the runtime's own choice */
+    char *criu;               /* NULL: the first on $PATH. crun has no such flag */
     char *const *environment; /* borrowed; NULL: our own */
     bool systemd_cgroup;
     bool debug;

@@ -138,6 +138,7 @@ static void handle_create(struct ttrpc_call *call, const ProtobufCMessage *messa
         .stdout_path = r->stdout,
         .stderr_path = r->stderr,
         .checkpoint = r->checkpoint,
+        .parent_checkpoint = r->parent_checkpoint,
         .options = r->options,
     };
     container_begin(shim, &request, on_created, call);

@@ -25,6 +25,7 @@ static void test_round_trip(void **state)
     m.io_uid = 1000;
     m.binary_name = (char *)"crun";
     m.root = (char *)"/run/x";
+    m.criu_path = (char *)"/opt/criu";
     any.type_url = (char *)"containerd.runc.v1.Options";
     any.value.data = packed;
     any.value.len = pb__runc__options__pack(&m, packed);
@@ -38,6 +39,7 @@ static void test_round_trip(void **state)
     assert_string_equal(runtime, "/usr/bin/crun");
     assert_string_equal(loaded.binary_name, "crun");
     assert_string_equal(loaded.root, "/run/x");
+    assert_string_equal(loaded.criu_path, "/opt/criu");
     assert_true(loaded.no_pivot_root);
     assert_true(loaded.systemd_cgroup);
     assert_false(loaded.no_new_keyring);
