@@ -11,6 +11,7 @@
 #include "runtime/linux_end.h"
 #include "runtime/shim_v1.h"
 #include "runtime/task_events.h"
+#include "runtime/task_images.h"
 #include "runtime/tasks_private.h"
 #include "wire/pb.h"
 
@@ -150,7 +151,7 @@ static int create_with_shim(struct tasks *t, struct task *task, const struct lin
         shim_unref(shim);
         return r;
     }
-    task->group = linux_cgroup_new(task, (pid_t)*ret_pid);
+    task->group = *ret_pid ? linux_cgroup_new(task, (pid_t)*ret_pid) : NULL;
     if (task->group)
         loop_run(t->loop, watch_run, task->group);
     task_events_created(task, create->request, *ret_pid);
@@ -175,7 +176,9 @@ static int create_with_options(struct tasks *t, struct task *task,
         return r;
     if (!t->options.linux_v1.no_shim)
         linux_open_logs(task);
-    r = create_with_shim(t, task, &runtime, options->shim_cgroup, create, ret_pid, e);
+    r = task_images_make(task, create, e);
+    if (r >= 0)
+        r = create_with_shim(t, task, &runtime, options->shim_cgroup, create, ret_pid, e);
     if (r < 0) {
         struct err remove = ERR_INIT;
         if (bundle_remove(&task->bundle, &remove) < 0)

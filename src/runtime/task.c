@@ -53,6 +53,7 @@ struct task *task_unref(struct task *t)
     linux_cgroup_free(t->group);
     bundle_done(&t->bundle);
     shim_binary_done(&t->binary);
+    free(t->images_path);
     free(t->ns);
     free(t->id);
     free(t->key);

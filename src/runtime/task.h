@@ -44,10 +44,13 @@ struct task {
     struct bundle bundle;
     struct shim_binary binary;
     struct shim *shim; /* set before LIVE */
+    char *images_path; /* NULL: not restored, or from elsewhere; task_images.h */
+    atomic_bool has_images;
     struct shim_log *log;
 
     bool is_linux;              /* of runtime v1 */
-    struct linux_cgroup *group; /* NULL: not known; set before LIVE */
+    struct linux_cgroup *group; /* NULL: not known; set before LIVE, of a restored task on the loop
+                                 * when it starts */
     struct shim_log *error_log; /* its shim has two */
     unsigned starting; /* reasons to hold exits back, as a Start under way: task_events.h */
     struct event_post last_look; /* at its control group, once */

@@ -10,6 +10,7 @@
 #include "oci/runtime_choice.h"
 #include "runc.v1.pb-c.h"
 #include "runtime/shim_start.h"
+#include "runtime/task_images.h"
 #include "runtime/tasks_private.h"
 #include "wire/pb.h"
 
@@ -233,7 +234,9 @@ static int create_reserved(struct tasks *t, struct task *task, const struct task
     if (r < 0)
         return r;
     task->log = shim_log_open(t->loop, &task->bundle);
-    r = create_with_shim(t, task, create, ret_pid, e);
+    r = task_images_make(task, create, e);
+    if (r >= 0)
+        r = create_with_shim(t, task, create, ret_pid, e);
     if (r < 0) {
         struct err remove = ERR_INIT;
         if (bundle_remove(&task->bundle, &remove) < 0)

@@ -158,6 +158,12 @@ static void started(struct task *task, const ProtobufCMessage *request,
     start.container_id = exec.container_id = task->id;
     start.pid = exec.pid = ((const Pb__Task__StartResponse *)reply)->pid;
     exec.exec_id = r->exec_id;
+    /* What was restored has a group only now. */
+    if (str_empty(r->exec_id) && !task->group) {
+        task->group = linux_cgroup_new(task, (pid_t)start.pid);
+        if (task->group)
+            linux_cgroup_watch(task->group);
+    }
     if (str_empty(r->exec_id))
         publish(task, "/tasks/start", &start.base);
     else

@@ -18,6 +18,7 @@
 #include "oci/config.h"
 #include "runtime/linux_bundle.h"
 #include "runtime/linux_cgroup.h"
+#include "runtime/task_images.h"
 #include "runtime/tasks_private.h"
 #include "wire/pb.h"
 
@@ -127,6 +128,8 @@ static void recovery_again(struct event_timer *timer)
 static void recovery_decide(struct recovery *rec)
 {
     bool is_silent = rec->connect_code != ERR_OK && rec->connect_code != ERR_NOT_FOUND;
+    /* One that is to be restored has none before its start. */
+    bool is_made = rec->has_process || atomic_load(&rec->task->has_images);
 
     if (rec->connect_code == ERR_UNAVAILABLE)
         recovery_lost(rec);
@@ -136,7 +139,7 @@ static void recovery_decide(struct recovery *rec)
         recovery_lost(rec);
     else if (rec->state_code == ERR_NOT_FOUND)
         recovery_discard(rec);
-    else if (rec->state_code != ERR_OK || rec->has_process ||
+    else if (rec->state_code != ERR_OK || is_made ||
              clock_monotonic_ms() - rec->since_ms > POLL_MAX_MS)
         make_live(rec);
     else
@@ -253,6 +256,7 @@ static int load_task(struct tasks *t, struct task *task, struct err *e)
     }
     /* A container that had a process may have run before we did: then its end is news. */
     atomic_store(&task->start_seen, fs_exists(task->bundle.dir_fd, "init.pid"));
+    task_images_find(task);
     task->state = TASK_RECOVERING;
     return 0;
 }

@@ -2,6 +2,7 @@
 #include "base/log.h"
 #include "base/str.h"
 #include "events.pb-c.h"
+#include "runtime/task_images.h"
 #include "runtime/tasks_private.h"
 #include "wire/pb.h"
 
@@ -26,6 +27,8 @@ static void tasks_saw(void *userdata, const Pb__Types__Envelope *envelope)
         is_init ? tasks_find(t, envelope->namespace_, id) : NULL;
     if (task)
         atomic_store(is_start ? &task->start_seen : &task->exit_seen, true);
+    if (task && is_start)
+        task_images_drop(task);
     pb_free(message);
 }
 

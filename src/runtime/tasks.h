@@ -64,6 +64,10 @@ struct task_create {
     const struct any *task_options, *container_options; /* each by itself, for runtime v1 */
     Pb__Task__CreateTaskRequest
         *request; /* id, rootfs, stdio, checkpoint filled; the rest is filled here */
+    /* NULL, or puts what the task is restored from into a directory of the task's own, which
+     * becomes the request's checkpoint. */
+    int (*fill_images)(void *userdata, int dir_fd, struct err *e);
+    void *fill_userdata;
 };
 /* Makes bundle, shim and container. ALREADY_EXISTS "task X: already exists". On failure nothing is
  * left. */

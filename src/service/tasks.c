@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * containerd.services.tasks.v1.Tasks. Create and Delete are straight-line code on the pool;
- * everything else passes through to the shim on the loop (tasks_forward.h).
+ * containerd.services.tasks.v1.Tasks. Create and Delete are straight-line code on the pool,
+ * Checkpoint is half of it (tasks_checkpoint.h); everything else passes through to the shim on the
+ * loop (tasks_forward.h).
  */
 #include "runtime/tasks.h"
 
@@ -9,6 +10,7 @@
 #include "base/str.h"
 #include "google/protobuf/empty.pb-c.h"
 #include "service/context.h"
+#include "service/tasks_checkpoint.h"
 #include "service/tasks_forward.h"
 #include "service/tasks_list.h"
 #include "services.tasks.v1.pb-c.h"
@@ -339,9 +341,11 @@ static void tasks_close_io(struct grpc_call *call, const ProtobufCMessage *reque
 
 /* Create and Delete. */
 
-static int create_task(struct service_context *ctx, const char *ns,
+static int create_task(struct grpc_call *call, const char *ns,
                        const Pb__Tasks__CreateTaskRequest *r, uint32_t *ret_pid, struct err *e)
 {
+    struct service_context *ctx = grpc_call_userdata(call);
+    _cleanup_(restore_done) struct restore restore = {0};
     _cleanup_(container_done) struct container container = {0};
     _cleanup_(any_done) struct any options = {0};
     Pb__Task__CreateTaskRequest shim = PB__TASK__CREATE_TASK_REQUEST__INIT;
@@ -349,9 +353,6 @@ static int create_task(struct service_context *ctx, const char *ns,
     int result = container_get(ctx->db, ns, r->container_id, &container, e);
     if (result < 0)
         return result;
-    if (r->checkpoint && !str_empty(r->checkpoint->digest))
-        return err_set(e, ERR_UNIMPLEMENTED, "restore task %s from a checkpoint: not implemented",
-                       r->container_id);
     if (pb_any_get(r->options, &options) < 0)
         return err_oom(e);
     shim.id = r->container_id;
@@ -372,7 +373,8 @@ static int create_task(struct service_context *ctx, const char *ns,
         .container_options = &container.runtime_options,
         .request = &shim,
     };
-    return tasks_create(ctx->tasks, &create, ret_pid, e);
+    result = restore_init(&restore, call, ns, r, &create, e);
+    return result < 0 ? result : tasks_create(ctx->tasks, &create, ret_pid, e);
 }
 
 static void tasks_create_handle(struct grpc_call *call, const ProtobufCMessage *request)
@@ -384,7 +386,7 @@ static void tasks_create_handle(struct grpc_call *call, const ProtobufCMessage *
 
     int result = service_namespace(call, &ns, &e);
     if (result >= 0)
-        result = create_task(grpc_call_userdata(call), ns, r, &answer.pid, &e);
+        result = create_task(call, ns, r, &answer.pid, &e);
     if (result < 0) {
         grpc_call_finish(call, &e);
         return;
@@ -427,6 +429,8 @@ static void tasks_delete_handle(struct grpc_call *call, const ProtobufCMessage *
 }
 
 static const struct grpc_method methods[] = {
+    {"Checkpoint", GRPC_UNARY, GRPC_ON_POOL, &pb__tasks__checkpoint_task_request__descriptor,
+     tasks_checkpoint},
     {"CloseIO", GRPC_UNARY, GRPC_ON_LOOP, &pb__tasks__close_iorequest__descriptor, tasks_close_io},
     {"Create", GRPC_UNARY, GRPC_ON_POOL, &pb__tasks__create_task_request__descriptor,
      tasks_create_handle},
@@ -453,6 +457,7 @@ static const struct grpc_method methods[] = {
 
 void tasks_service_init(struct grpc_service *service, struct service_context *ctx)
 {
+    tasks_checkpoint_remove_old(ctx->root);
     *service = (struct grpc_service){
         .name = "containerd.services.tasks.v1.Tasks",
         .methods = methods,
