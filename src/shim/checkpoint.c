@@ -69,7 +69,12 @@ static void on_checkpointed(void *userdata, const struct err *e, const char *out
     struct checkpoint_call *call = op->userdata;
 
     op->process->call = NULL;
-    if (e) {
+    if (e && strstr(e->msg, "unknown command")) {
+        err_set(&op->error, ERR_UNIMPLEMENTED,
+                "%s is built without CRIU and cannot checkpoint container %s; run it with an OCI "
+                "runtime that can, such as runc: not implemented",
+                runtime_name(&c->runtime), c->id);
+    } else if (e) {
         /* runc's second line names a log in the work directory, ours comes in its place. */
         const char *second = strstr(e->msg, " log file: ");
         int len = (int)(second ? (size_t)(second - e->msg) : strlen(e->msg));
