@@ -31,9 +31,10 @@ struct checkpoint {
     const char *ns;
     struct task *task;
     struct container container;
-    char name[NAME_MAX_BYTES]; /* of our directory */
-    char *dir;                 /* NULL: the images go where the client says */
-    char *path;                /* of the images */
+    char name[NAME_MAX_BYTES];      /* of our directory */
+    char *dir;                      /* NULL: the images go where the client says */
+    char *path;                     /* of the images */
+    Google__Protobuf__Any *options; /* NULL: as the request has them */
     Pb__Task__CheckpointTaskRequest shim;
     struct event_post post;
     struct workq_job job;
@@ -49,6 +50,7 @@ static void checkpoint_free(struct checkpoint *c)
     container_done(&c->container);
     task_unref(c->task);
     grpc_call_unref(c->call);
+    pb_free(c->options ? &c->options->base : NULL);
     free(c->dir);
     free(c->path);
     free(c);
@@ -79,6 +81,35 @@ static int read_image_path(const Google__Protobuf__Any *options, char **ret, str
     }
     pb_free(m);
     return r < 0 ? err_wrap(e, "decode checkpoint options") : 0;
+}
+
+/* ctr has one kind of options for both runtimes: for v1 they are said in its own words. */
+static int translate_options(struct checkpoint *c, struct err *e)
+{
+    const Google__Protobuf__Any *from = c->request->options;
+    Pb__Linuxrunc__CheckpointOptions to = PB__LINUXRUNC__CHECKPOINT_OPTIONS__INIT;
+    ProtobufCMessage *m = NULL;
+
+    if (!c->task->is_linux || !from || !pb_any_is(from, &pb__runc__checkpoint_options__descriptor))
+        return 0;
+    int r = pb_unpack(&pb__runc__checkpoint_options__descriptor, from->value.data, from->value.len,
+                      &m, e);
+    if (r < 0)
+        return r;
+    const Pb__Runc__CheckpointOptions *o = (const Pb__Runc__CheckpointOptions *)m;
+    to.exit = o->exit;
+    to.open_tcp = o->open_tcp;
+    to.external_unix_sockets = o->external_unix_sockets;
+    to.terminal = o->terminal;
+    to.file_locks = o->file_locks;
+    to.n_empty_namespaces = o->n_empty_namespaces;
+    to.empty_namespaces = o->empty_namespaces;
+    to.cgroups_mode = o->cgroups_mode;
+    to.work_path = o->work_path;
+    to.image_path = o->image_path;
+    c->options = pb_any_pack(&to.base);
+    pb_free(m);
+    return c->options ? 0 : err_oom(e);
 }
 
 static int make_directory(struct checkpoint *c, struct err *e)
@@ -215,6 +246,8 @@ static int checkpoint_begin(struct checkpoint *c, struct err *e)
     if (!c->task)
         return task_missing(c->ctx, c->ns, id, e);
     r = read_image_path(c->request->options, &c->path, e);
+    if (r >= 0)
+        r = translate_options(c, e);
     if (r >= 0 && !c->path)
         r = make_directory(c, e);
     if (r < 0)
@@ -222,7 +255,7 @@ static int checkpoint_begin(struct checkpoint *c, struct err *e)
     pb__task__checkpoint_task_request__init(&c->shim);
     c->shim.id = c->task->id;
     c->shim.path = c->path;
-    c->shim.options = c->request->options;
+    c->shim.options = c->options ? c->options : c->request->options;
     return 0;
 }
 

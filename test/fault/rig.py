@@ -89,7 +89,7 @@ class Events:
     TYPES = {"/tasks/exit": "TaskExit", "/tasks/start": "TaskStart", "/tasks/delete": "TaskDelete",
              "/tasks/create": "TaskCreate", "/tasks/exec-added": "TaskExecAdded",
              "/tasks/exec-started": "TaskExecStarted", "/tasks/oom": "TaskOOM", "/tasks/paused": "TaskPaused",
-             "/tasks/resumed": "TaskResumed"}
+             "/tasks/resumed": "TaskResumed", "/tasks/checkpointed": "TaskCheckpointed"}
 
     def __init__(self, api, namespace):
         self.seen = []

@@ -15,7 +15,7 @@ import sys
 import time
 
 SETTLE_SECONDS = 8
-PROGRAMS = ("wherryd", "wherry-worker", "containerd-shim", "runc", "crun", "wherry")
+PROGRAMS = ("wherryd", "wherry-worker", "containerd-shim", "runc", "crun", "wherry", "criu")
 # Where sockets, fifos, runtime state and bundles are made.
 PLACES = ("/run/containerd/s", "/run/containerd/runc", "/run/containerd/fifo", "/run/wherry")
 CGROUP_ROOT = "/sys/fs/cgroup"

@@ -32,7 +32,7 @@ SERVICES = ("containers", "content", "diff", "events", "images", "introspection"
 
 OK, INVALID, NOT_FOUND, EXHAUSTED, PRECONDITION, UNIMPLEMENTED, INTERNAL = 0, 3, 5, 8, 9, 12, 13
 SENTENCE_MAX = 4096
-NOT_OFFERED = ("PluginInfo", "Checkpoint")
+NOT_OFFERED = ("PluginInfo",)
 
 
 @pytest.fixture(scope="module")
