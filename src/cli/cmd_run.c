@@ -24,6 +24,7 @@
 #include "cli/command.h"
 #include "cli/container.h"
 #include "cli/lease.h"
+#include "cli/logs.h"
 #include "cli/process.h"
 #include "cli/run_options.h"
 #include "runc.v1.pb-c.h"
@@ -126,12 +127,7 @@ static int resolve_user(struct run *run, struct user *ret, struct err *e)
 
 static int set_log_path(struct run *run, struct err *e)
 {
-    const char *slash = strrchr(run->cli->address, '/');
-    int n = slash ? (int)(slash - run->cli->address) : 0;
-
-    /* Beside the daemon's socket: its state directory, and a private daemon's own. */
-    run->log_path =
-        str_printf("%.*s/logs/%s/%s.log", n, run->cli->address, run->cli->namespace_, run->plan.id);
+    run->log_path = logs_path(run->cli, run->plan.id);
     return run->log_path ? 0 : err_oom(e);
 }
 

@@ -26,7 +26,7 @@ static const struct flag_table global_table = FLAGS(global_flags);
 
 static const struct command *const tables[] = {
     commands_run,    commands_exec,   commands_containers, commands_tasks,
-    commands_images, commands_system, commands_nouns,
+    commands_images, commands_system, commands_checkpoint, commands_nouns,
 };
 
 #define FOREACH_COMMAND(c)                             \

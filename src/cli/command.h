@@ -27,6 +27,7 @@ extern const struct command commands_containers[]; /* cmd_containers.c: ps, insp
 extern const struct command commands_tasks[];      /* cmd_tasks.c: stop, kill, pause, unpause, rm */
 extern const struct command commands_images[];     /* cmd_images.c: images, import, rmi */
 extern const struct command commands_system[];     /* cmd_system.c: version, info, events */
+extern const struct command commands_checkpoint[]; /* cmd_checkpoint.c */
 extern const struct command commands_nouns[];      /* cmd_nouns.c: namespaces ls and so on */
 
 /* Prints the sentence and returns the code: for failures with an exit code of their own. */

@@ -5,6 +5,7 @@
 #include <stdio.h>
 
 #include "base/str.h"
+#include "cli/checkpoint.h"
 #include "cli/container_io.h"
 #include "cli/process.h"
 #include "google/protobuf/field_mask.pb-c.h"
@@ -40,6 +41,31 @@ const char *container_label(const Pb__Containers__Container *c, const char *key)
             return c->labels[i]->value;
     }
     return NULL;
+}
+
+int container_set_label(struct cli *cli, const char *id, const char *key, const char *value,
+                        struct err *e)
+{
+    Pb__Containers__UpdateContainerRequest request = PB__CONTAINERS__UPDATE_CONTAINER_REQUEST__INIT;
+    Pb__Containers__Container c = PB__CONTAINERS__CONTAINER__INIT;
+    Pb__Containers__Container__LabelsEntry label = PB__CONTAINERS__CONTAINER__LABELS_ENTRY__INIT;
+    Pb__Containers__Container__LabelsEntry *labels[] = {&label};
+    Google__Protobuf__FieldMask mask = GOOGLE__PROTOBUF__FIELD_MASK__INIT;
+    _free_ char *path = str_printf("labels.%s", key);
+
+    if (!path)
+        return err_oom(e);
+    label.key = (char *)key;
+    label.value = (char *)value;
+    c.id = (char *)id;
+    c.labels = labels;
+    c.n_labels = 1;
+    mask.paths = &path;
+    mask.n_paths = 1;
+    request.container = &c;
+    request.update_mask = &mask;
+    return RPC(cli, "containers.v1.Containers/Update", &request,
+               pb__containers__update_container_response, NULL, e);
 }
 
 int container_task(struct cli *cli, const char *id, Pb__Tasks__GetResponse **ret, struct err *e)
@@ -244,6 +270,8 @@ int container_remove(struct cli *cli, const Pb__Containers__Container *c, bool f
 {
     int r = container_end_task(cli, c->id, force, e);
 
+    if (r >= 0)
+        r = checkpoint_remove_all(cli, c->id, e);
     if (r >= 0)
         r = container_remove_records(cli, c->id, c->snapshotter, c->snapshot_key, e);
     if (r < 0)

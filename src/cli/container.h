@@ -20,6 +20,10 @@ int container_get(struct cli *cli, const char *id, Pb__Containers__GetContainerR
 /* Borrowed from c; NULL if absent. */
 const char *container_label(const Pb__Containers__Container *c, const char *key);
 
+/* Sets one label, leaves the others. */
+int container_set_label(struct cli *cli, const char *id, const char *key, const char *value,
+                        struct err *e);
+
 /* 1 and the task's process, 0 when there is no task, or an error. */
 int container_task(struct cli *cli, const char *id, Pb__Tasks__GetResponse **ret, struct err *e);
 /* The same, but no task is an error: "container x is not running". */
@@ -39,7 +43,7 @@ int container_end_task(struct cli *cli, const char *id, bool force, struct err *
 int container_remove_records(struct cli *cli, const char *id, const char *snapshotter,
                              const char *snapshot_key, struct err *e);
 /*
- * Removes task, snapshot, container, log and left fifos. A running task is an error unless force.
+ * Removes task, checkpoints, snapshot, container, log and left fifos. A running task is an error unless force.
  * Each part that is gone already is success.
  */
 int container_remove(struct cli *cli, const Pb__Containers__Container *c, bool force,

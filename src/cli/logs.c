@@ -8,6 +8,27 @@
 #include "base/fs.h"
 #include "base/str.h"
 
+char *logs_path(const struct cli *cli, const char *id)
+{
+    const char *slash = strrchr(cli->address, '/');
+    int n = slash ? (int)(slash - cli->address) : 0;
+
+    return str_printf("%.*s/logs/%s/%s.log", n, cli->address, cli->namespace_, id);
+}
+
+int logs_begin(struct cli *cli, const char *id, char **ret_uri, struct err *e)
+{
+    _free_ char *path = logs_path(cli, id);
+    _free_ char *uri = path ? str_printf("file://%s", path) : NULL;
+
+    if (!uri)
+        return err_oom(e);
+    int r = container_set_label(cli, id, LABEL_LOG_PATH, path, e);
+    if (r == 0)
+        *ret_uri = TAKE(uri);
+    return r;
+}
+
 #define BLOCK_BYTES 65536
 
 struct follow {
