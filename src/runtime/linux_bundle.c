@@ -7,6 +7,7 @@
 #include <stdio.h>
 
 #include "base/fs.h"
+#include "base/log.h"
 #include "base/str.h"
 
 #define RECORD "runtime.json"
@@ -158,4 +159,17 @@ pid_t linux_bundle_read_pid(struct bundle *b, const char *file)
         return 0;
     text[strcspn(text, "\n")] = '\0';
     return str_to_u32(text, &pid) < 0 || pid > INT_MAX ? 0 : (pid_t)pid;
+}
+
+void linux_bundle_note_exit_told(struct bundle *b)
+{
+    _close_ int fd = openat(b->dir_fd, "exit.told", O_CREAT | O_WRONLY | O_CLOEXEC, 0600);
+
+    if (fd < 0)
+        log_warn("note in %s that the exit was published: %s", b->path, err_strerror(errno));
+}
+
+bool linux_bundle_is_exit_told(struct bundle *b)
+{
+    return fs_exists(b->dir_fd, "exit.told");
 }

@@ -8,6 +8,7 @@
  *         address            "unix:///run/containerd/s/<hex>"
  *         shim.pid           decimal
  *         init.pid           the OCI runtime's
+ *         exit.told          empty: the end of the container has been published
  *     <root>/io.containerd.runtime.v1.linux/NS/ID/
  *         shim.stdout.log    fifo 0700: the shim's standard output
  *         shim.stderr.log    fifo 0700: its standard error
@@ -40,6 +41,11 @@ enum linux_log { LINUX_LOG_STDOUT, LINUX_LOG_STDERR, LINUX_LOGS };
 /* The fifo, read-write, so that neither side ever sees the other's end: blocking for the shim, not
  * so for us. 0 or negative errno. */
 int linux_bundle_open_log(struct bundle *b, enum linux_log which, bool nonblocking, int *ret_fd);
+
+/* Who tells of an end is not one: the shim's publisher, or the daemon in its place. The next daemon
+ * must know whether either has. Best effort. */
+void linux_bundle_note_exit_told(struct bundle *b);
+bool linux_bundle_is_exit_told(struct bundle *b);
 
 int linux_bundle_write_shim(struct bundle *b, const char *address, pid_t pid, struct err *e);
 /* NULL when there is no address or it is too long. The caller frees. */

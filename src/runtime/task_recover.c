@@ -247,6 +247,7 @@ static int load_task(struct tasks *t, struct task *task, struct err *e)
     if (r < 0)
         return r;
     if (task->is_linux) {
+        atomic_store(&task->exit_seen, linux_bundle_is_exit_told(&task->bundle));
         linux_open_logs(task);
         task->group = linux_cgroup_new(task, 0);
         if (task->group)

@@ -2,6 +2,7 @@
 #include "base/log.h"
 #include "base/str.h"
 #include "events.pb-c.h"
+#include "runtime/linux_bundle.h"
 #include "runtime/task_images.h"
 #include "runtime/tasks_private.h"
 #include "wire/pb.h"
@@ -29,6 +30,8 @@ static void tasks_saw(void *userdata, const Pb__Types__Envelope *envelope)
         atomic_store(is_start ? &task->start_seen : &task->exit_seen, true);
     if (task && is_start)
         task_images_drop(task);
+    if (task && task->is_linux && !is_start)
+        linux_bundle_note_exit_told(&task->bundle);
     pb_free(message);
 }
 

@@ -2,9 +2,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Kills the daemon, and shims, at every system call that changes something during the life of a container.
 
-    kill_matrix.py [--every N] [--victim daemon|shim] [--verb VERB] [--point K] [--seconds S]
+    kill_matrix.py [--every N] [--runtime v2|v1] [--victim daemon|shim] [--verb VERB] [--point K] [--log PATH]
 
-For each verb (create, start, exec, kill, delete) and victim a first run counts the points by tracing; then the
+For each runtime, verb (create, start, exec, pause, resume, kill, delete) and victim a first run counts the points by tracing; then the
 verb is carried out once for each point, and the victim killed there. After each:
 
     the daemon answers again, and containers that nobody touched still run and print;
@@ -28,12 +28,13 @@ import grpc
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 
-from fault.rig import Bystander, Events, Rig, wait_until  # noqa: E402
+from fault.rig import V1, Bystander, Events, Rig, wait_until  # noqa: E402
 from harness import daemons  # noqa: E402
 
-VERBS = ("create", "start", "exec", "kill", "delete")
+VERBS = ("create", "start", "exec", "pause", "resume", "kill", "delete")
 VICTIMS = ("daemon", "shim")
-SHIM = "containerd-shim-wherry-v2"
+RUNTIMES = {"v2": "io.containerd.runc.v2", "v1": V1}
+SHIMS = {"v2": "containerd-shim-wherry-v2", "v1": "containerd-shim"}
 CODE = grpc.StatusCode
 # What a call may end with when the process behind it is killed.
 INTERRUPTED = (CODE.UNAVAILABLE, CODE.NOT_FOUND, CODE.CANCELLED, CODE.UNKNOWN, CODE.DEADLINE_EXCEEDED)
@@ -80,10 +81,11 @@ class Killer:
 
 
 class Matrix:
-    def __init__(self, daemon, tracer):
+    def __init__(self, daemon, tracer, runtime="v2"):
         self.d = daemon
         self.tracer = tracer
-        self.rig = Rig(daemon)
+        self.runtime = runtime
+        self.rig = Rig(daemon, RUNTIMES[runtime])
         self.bystander = Bystander(self.rig)
         self.rig.before = self.rig.ledger()
         self.status = None  # what the verb "kill" was told
@@ -101,8 +103,8 @@ class Matrix:
         if verb == "start":
             return
         self.rig.start(name)
-        if verb == "exec":
-            return
+        if verb == "resume":
+            self.rig.task("Pause", container_id=name)
         if verb == "delete":
             self.rig.kill(name)
             self.rig.wait(name)
@@ -117,6 +119,8 @@ class Matrix:
             self.rig.start(name, "e1")
             assert self.rig.wait(name, "e1") == 9
             assert self.rig.delete_exec(name, "e1") == 9
+        elif verb in ("pause", "resume"):
+            self.rig.task(verb.capitalize(), container_id=name)
         elif verb == "kill":
             self.status = self.rig.end(name)
         elif verb == "delete":
@@ -130,7 +134,7 @@ class Matrix:
             except grpc.RpcError as error:
                 assert error.code() == CODE.UNAVAILABLE, f"Get: {error.code()} {error.details()}"
                 return None
-            return state if state != "UNKNOWN" else None if state else "NONE"
+            return state if state not in ("UNKNOWN", "PAUSING") else None if state else "NONE"
 
         def state():
             found = known()
@@ -151,6 +155,9 @@ class Matrix:
         elif verb == "start":
             if state == "CREATED":
                 self.rig.start(name)
+        elif verb == "pause" and state == "RUNNING":
+            self.rig.task("Pause", container_id=name)
+            state = "PAUSED"
         elif verb == "exec" and state == "RUNNING":
             # The exec may have got anywhere, or nowhere.
             exec_state = self.rig.state(name, "e1")
@@ -162,6 +169,9 @@ class Matrix:
             self.rig.execute(name, "e1", ("sh", "-c", "exit 9"))
             assert self.rig.wait(name, "e1") == 9
             assert self.rig.delete_exec(name, "e1") == 9
+        if state == "PAUSED":
+            assert self.rig.state(name) == "PAUSED"
+            self.rig.task("Resume", container_id=name)
         return self.settle(name)
 
     def finish(self, verb, name, state, events):
@@ -199,7 +209,7 @@ class Matrix:
 
     def once(self, verb, victim, point):
         """Carries the verb out and kills at this point; True if the point was reached."""
-        name = f"{victim}-{verb}"
+        name = f"{victim}-{verb}-{self.runtime}"
         events = self.rig.events()
         seen = [events]
         self.status = None
@@ -209,7 +219,7 @@ class Matrix:
         if victim == "daemon":
             killer = Killer(self.tracer, self.d.pid, point)
         elif verb == "create":
-            killer = Killer(self.tracer, self.d.pid, point, SHIM)
+            killer = Killer(self.tracer, self.d.pid, point, SHIMS[self.runtime])
         else:
             killer = Killer(self.tracer, self.rig.shim(name), point)
         outcome = "OK"
@@ -280,11 +290,11 @@ class Matrix:
                 failed += 1
                 frames = traceback.extract_tb((error.__cause__ or error).__traceback__)
                 where = " ".join(f"{f.name}:{f.lineno}" for f in frames if "fault" in f.filename)
-                self.failures.append(f"{victim} {verb} point {point} of {len(calls)}: {error} [{where}]")
+                self.failures.append(f"{self.runtime} {victim} {verb} point {point} of {len(calls)}: {error} [{where}]")
                 print("FAILED", self.failures[-1], flush=True)
-                self.recover(f"{victim}-{verb}")
+                self.recover(f"{victim}-{verb}-{self.runtime}")
         self.points += tried - missed
-        print(f"{victim:8}{verb:8}{len(calls):5} points,{tried:5} tried,{missed:4} not reached,{failed:4} failed",
+        print(f"{self.runtime:4}{victim:8}{verb:8}{len(calls):5} points,{tried:5} tried,{missed:4} not reached,{failed:4} failed",
               flush=True)
 
     def end(self):
@@ -298,29 +308,34 @@ class Matrix:
 def main():
     parser = argparse.ArgumentParser(description="Kills daemon and shims at every call that changes something.")
     parser.add_argument("--every", type=int, default=1, help="only every so many points")
+    parser.add_argument("--runtime", choices=RUNTIMES)
     parser.add_argument("--victim", choices=VICTIMS)
     parser.add_argument("--verb", choices=VERBS)
     parser.add_argument("--point", type=int)
     parser.add_argument("--log", help="where the daemon's log is copied to")
     arguments = parser.parse_args()
+    points, failures = 0, []
     with tempfile.TemporaryDirectory() as tmp:
         tracer = build(tmp)
         daemon = daemons.Daemon().start()
         try:
-            matrix = Matrix(daemon, tracer)
-            for victim in [arguments.victim] if arguments.victim else VICTIMS:
-                for verb in [arguments.verb] if arguments.verb else VERBS:
-                    matrix.row(verb, victim, arguments.every, arguments.point)
-            matrix.end()
+            for runtime in [arguments.runtime] if arguments.runtime else RUNTIMES:
+                matrix = Matrix(daemon, tracer, runtime)
+                for victim in [arguments.victim] if arguments.victim else VICTIMS:
+                    for verb in [arguments.verb] if arguments.verb else VERBS:
+                        matrix.row(verb, victim, arguments.every, arguments.point)
+                matrix.end()
+                points += matrix.points
+                failures += matrix.failures
         finally:
             status = daemon.stop()
             if arguments.log:
                 pathlib.Path(arguments.log).write_text(daemon.log_text())
             daemon.remove()
         if status != 0:
-            matrix.failures.append(f"the daemon ended with status {status}")
-    print(f"{matrix.points} points of death tried, {len(matrix.failures)} failed")
-    return 1 if matrix.failures else 0
+            failures.append(f"the daemon ended with status {status}")
+    print(f"{points} points of death tried, {len(failures)} failed")
+    return 1 if failures else 0
 
 
 if __name__ == "__main__":

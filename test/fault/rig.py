@@ -26,6 +26,7 @@ STATES = {0: "UNKNOWN", 1: "CREATED", 2: "RUNNING", 3: "STOPPED", 4: "PAUSED", 5
 SPEC_URL = "types.containerd.io/opencontainers/runtime-spec/1/Spec"
 PROCESS_URL = "types.containerd.io/opencontainers/runtime-spec/1/Process"
 BUSYBOX = "/bin/busybox"
+V1 = "io.containerd.runtime.v1.linux"
 # Ends with 7 when it is asked to, within a few milliseconds.
 OBEDIENT = ("sh", "-c", "trap 'exit 7' TERM; while :; do sleep 1000 & wait; done")
 numbers = itertools.count()
@@ -33,6 +34,11 @@ numbers = itertools.count()
 
 class Gone(Exception):
     """The daemon went away during the call."""
+
+
+def scaled(n):
+    """As much of it as is asked for: the tests are small, what they try can be made large."""
+    return n * int(os.environ.get("WHERRY_FAULT_SCALE", "1"))
 
 
 def any_json(url, document):
@@ -124,7 +130,9 @@ class Rig:
         self.d = daemon
         self.runtime = runtime
         self.ns = f"f{os.getpid()}-{next(numbers)}"
-        self.lower = make_root(daemon.base / "lower")
+        self.lower = daemon.base / "lower"
+        if not self.lower.exists():
+            make_root(self.lower)
         self.names = set()
         # Made once, before threads would make one each.
         for name in ("google.protobuf.Any", "containerd.services.containers.v1.CreateContainerRequest",
@@ -179,7 +187,8 @@ class Rig:
         shutil.rmtree(f"/run/containerd/runc/{self.ns}", ignore_errors=True)
 
     def bundle(self, name):
-        return self.d.state / "io.containerd.runtime.v2.task" / self.ns / name
+        kind = V1 if self.runtime == V1 else "io.containerd.runtime.v2.task"
+        return self.d.state / kind / self.ns / name
 
     def socket(self, group):
         """Where the shim of a group listens."""
@@ -188,6 +197,8 @@ class Rig:
 
     def shim(self, name):
         """Pid of the shim that was started for this container, or None."""
+        if self.runtime == V1:
+            return self.shim_v1(name)
         for entry in os.scandir("/proc"):
             if entry.name.isdigit():
                 try:
@@ -198,6 +209,14 @@ class Rig:
                     if words[words.index("-id") + 1] == name and "delete" not in words:
                         return int(entry.name)
         return None
+
+    def shim_v1(self, name):
+        """That of a task of runtime v1, which its bundle knows."""
+        try:
+            pid = int((self.d.state / V1 / self.ns / name / "shim.pid").read_text())
+        except (OSError, ValueError):
+            return None
+        return None if has_ended(pid) else pid
 
     def processes_of(self, name):
         """Pids in the container's cgroup, whatever hierarchy."""

@@ -10,13 +10,13 @@ import threading
 import grpc
 import pytest
 
-from fault.rig import OBEDIENT, Rig, has_ended, wait_until
-from fault.test_wiped_state import shim_v1, wipe
+from fault.rig import OBEDIENT, V1, Rig, has_ended, wait_until
+from fault.test_wiped_state import wipe
 from harness.api import message_class
 
 CODE = grpc.StatusCode
 REAL = shutil.which("crun") or shutil.which("runc")
-RUNTIMES = {"v2": "io.containerd.runc.v2", "v1": "io.containerd.runtime.v1.linux"}
+RUNTIMES = {"v2": "io.containerd.runc.v2", "v1": V1}
 
 
 @pytest.fixture
@@ -88,7 +88,7 @@ def running(rig, name, path=None):
 
 
 def shim_of(rig, name):
-    return shim_v1(rig, name) if is_v1(name) else rig.shim(name)
+    return rig.shim_v1(name) if is_v1(name) else rig.shim(name)
 
 
 def creating(rig, name):

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A part of the matrix of deaths: every third point of each verb and victim (`make kill-matrix` tries all)."""
+"""A part of the matrix of deaths: every third point of each verb and victim, every sixth with runtime v1 (`make
+kill-matrix` tries all)."""
 import pytest
 
 from fault import kill_matrix
@@ -11,10 +12,11 @@ def tracer(tmp_path_factory):
 
 
 @pytest.mark.parametrize("victim", kill_matrix.VICTIMS)
-def test_killed_at_every_third_point(daemon, tracer, victim):
-    matrix = kill_matrix.Matrix(daemon, tracer)
+@pytest.mark.parametrize("runtime, every", [("v2", 3), ("v1", 6)])
+def test_killed_at_every_so_many_points(daemon, tracer, victim, runtime, every):
+    matrix = kill_matrix.Matrix(daemon, tracer, runtime)
     for verb in kill_matrix.VERBS:
-        matrix.row(verb, victim, every=3)
+        matrix.row(verb, victim, every)
     matrix.end()
     assert not matrix.failures, "\n".join(matrix.failures)
     # Fewer would mean that the tracer has not seen the calls.

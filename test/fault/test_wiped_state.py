@@ -13,11 +13,10 @@ import grpc
 import pytest
 
 from conftest import running
-from fault.rig import OBEDIENT, Held, Rig, has_ended, wait_until
+from fault.rig import OBEDIENT, V1, Held, Rig, has_ended, wait_until
 from harness import daemons
 
 CODE = grpc.StatusCode
-V1 = "io.containerd.runtime.v1.linux"
 POD = {"io.kubernetes.cri.sandbox-id": "pod"}
 
 
@@ -60,11 +59,6 @@ def wipe(rig, names=None):
             shutil.rmtree(bundle)
     if names is None:
         shutil.rmtree(rig.d.state)
-
-
-def shim_v1(rig, name):
-    """Pid of the shim of a task of runtime v1, which its bundle knows."""
-    return int((rig.d.state / V1 / rig.ns / name / "shim.pid").read_text())
 
 
 def is_clean(rig, *names):
@@ -160,7 +154,7 @@ def test_deaf_shim(impatient, runtime):
     rig = impatient
     rig.runtime = runtime
     pids = bring(rig, "c1", "exec")
-    shim = shim_v1(rig, "c1") if runtime == V1 else rig.shim("c1")
+    shim = rig.shim("c1")
     rig.d.kill()
     wipe(rig)
     Held(shim)
@@ -179,7 +173,7 @@ def test_deaf_shim(impatient, runtime):
 def test_runtime_v1(rig, state):
     rig.runtime = V1
     pids = bring(rig, "c1", state)
-    shim = shim_v1(rig, "c1")
+    shim = rig.shim("c1")
     rig.d.kill()
     wipe(rig)
     rig.d.start()
