@@ -537,6 +537,9 @@ static void on_exec_launched(struct op *op)
         event.exec_id = p->exec_id;
         event.pid = (uint32_t)p->exit.pid;
         container_publish(c, TOPIC_EXEC_STARTED, &event.base);
+        /* One that has come into being after the rest of the container was killed. */
+        if (c->init->has_ended && child_is_alive(&p->child))
+            proc_kill(&p->child.proc, SIGKILL);
         op_end(op, NULL);
         process_tell_end(p);
     }
