@@ -6,11 +6,12 @@ MESON_FLAGS ?=
 FUZZ_SECONDS ?= 60
 BENCH_FLAGS ?=
 TABLES ?=
+SCALE ?= 10
 
 SANITIZE = -Db_sanitize=address,undefined -Db_lundef=false
 THREADS = -Db_sanitize=thread -Db_lundef=false
 
-.PHONY: all run test bench install clean deps format sanitize tsan fuzz kill-matrix
+.PHONY: all run test bench install clean deps format sanitize tsan fuzz kill-matrix faults
 
 all: $(BUILD)/build.ninja
 	ninja -C $(BUILD)
@@ -46,6 +47,12 @@ kill-matrix:
 	tools/install-dependencies test
 	$(MAKE) all
 	WHERRY_BIN=$(abspath $(BUILD))/bin /usr/bin/python3 test/fault/kill_matrix.py
+
+# The tests of faults with so much more of everything: more deaths, more containers, more processes.
+faults:
+	tools/install-dependencies test
+	$(MAKE) all
+	WHERRY_BIN=$(abspath $(BUILD))/bin WHERRY_FAULT_SCALE=$(SCALE) /usr/bin/python3 -m pytest -p no:cacheprovider test/fault
 
 # The prefix is in the unit file alone, so that changing it builds nothing anew.
 install: all

@@ -147,7 +147,8 @@ static int create_with_shim(struct tasks *t, struct task *task, const struct lin
     if (r >= 0)
         r = call_create(task, shim, runtime, create, ret_pid, e);
     if (r < 0) {
-        task_abandon(task, shim, &endpoint);
+        if (!tasks_are_left(t))
+            task_abandon(task, shim, &endpoint);
         shim_unref(shim);
         return r;
     }
@@ -179,7 +180,7 @@ static int create_with_options(struct tasks *t, struct task *task,
     r = task_images_make(task, create, e);
     if (r >= 0)
         r = create_with_shim(t, task, &runtime, options->shim_cgroup, create, ret_pid, e);
-    if (r < 0) {
+    if (r < 0 && !tasks_are_left(t)) {
         struct err remove = ERR_INIT;
         if (bundle_remove(&task->bundle, &remove) < 0)
             log_warn("remove bundle of task %s: %s", task->key, remove.msg);

@@ -98,6 +98,11 @@ static int launch(struct tasks *t, struct task *task, const struct oci_config *c
     return shim_start(&t->options.host, task->binary.path, &task->bundle, options, ret, e);
 }
 
+bool tasks_are_left(const struct tasks *t)
+{
+    return atomic_load(&t->detached);
+}
+
 void task_abandon(struct task *task, struct shim *shim, struct shim_endpoint *endpoint)
 {
     struct tasks *t = task->tasks;
@@ -212,7 +217,8 @@ static int create_with_shim(struct tasks *t, struct task *task, const struct tas
     if (r >= 0)
         r = create_container(task, shim, create, &options, ret_pid, e);
     if (r < 0) {
-        task_abandon(task, shim, &endpoint);
+        if (!tasks_are_left(t))
+            task_abandon(task, shim, &endpoint);
         shim_unref(shim);
         return r;
     }
@@ -237,7 +243,7 @@ static int create_reserved(struct tasks *t, struct task *task, const struct task
     r = task_images_make(task, create, e);
     if (r >= 0)
         r = create_with_shim(t, task, create, ret_pid, e);
-    if (r < 0) {
+    if (r < 0 && !tasks_are_left(t)) {
         struct err remove = ERR_INIT;
         if (bundle_remove(&task->bundle, &remove) < 0)
             log_warn("remove bundle of task %s: %s", task->key, remove.msg);

@@ -224,11 +224,27 @@ int task_find_endpoint(struct task *task, struct shim_endpoint *ret, struct err 
     return ret->address ? 0 : err_oom(e);
 }
 
+static bool is_same_program(const char *a, const char *b)
+{
+    const char *slash_a = strrchr(a, '/');
+    const char *slash_b = strrchr(b, '/');
+
+    return str_eq(slash_a ? slash_a + 1 : a, slash_b ? slash_b + 1 : b);
+}
+
 static int load_binary(struct tasks *t, struct task *task, struct err *e)
 {
     task->binary.path = bundle_read_shim_binary(&task->bundle);
     if (!task->binary.path) {
         /* Not even the intent was written: no shim was started. */
+        task->binary.path = strdup(t->options.own_shim);
+        if (!task->binary.path)
+            return err_oom(e);
+    }
+    /* Ours may lie elsewhere since an upgrade, and the old one be gone. */
+    if (access(task->binary.path, X_OK) < 0 &&
+        is_same_program(task->binary.path, t->options.own_shim)) {
+        free(task->binary.path);
         task->binary.path = strdup(t->options.own_shim);
         if (!task->binary.path)
             return err_oom(e);

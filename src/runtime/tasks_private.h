@@ -81,6 +81,9 @@ int task_clean_up(struct task *task, struct task_exit *ret, struct err *e);
 
 /* Takes the shim. */
 void task_go_live(struct task *task, struct shim *shim);
+/* This daemon ends, and has let go of its shims: what is half made stays as it is, and the next one
+ * finds it by its bundle. */
+bool tasks_are_left(const struct tasks *t);
 /* The container could not be made: what the shim may have of it goes, then the shim (NULL: could
  * not be connected to). */
 void task_abandon(struct task *task, struct shim *shim, struct shim_endpoint *endpoint);

@@ -11,7 +11,7 @@ import time
 import grpc
 import pytest
 
-from fault.rig import Bystander, Rig, has_ended, start_time, wait_until
+from fault.rig import Bystander, Rig, has_ended, scaled, start_time, wait_until
 from harness import daemons
 
 CODE = grpc.StatusCode
@@ -43,8 +43,8 @@ def run_gated(rig, containers, execs_each):
 
     def run(number):
         name = f"c{number}"
-        rig.run(name, gated(rig, 10 + number), extra_mounts=(mount,))
-        expected[name, ""] = 10 + number
+        rig.run(name, gated(rig, 10 + number % 90), extra_mounts=(mount,))
+        expected[name, ""] = 10 + number % 90
         for e in range(execs_each):
             status = 100 + (number * execs_each + e) % 100
             rig.execute(name, f"e{e}", gated(rig, status))
@@ -68,11 +68,11 @@ def check_ends(rig, expected):
 
 def test_ends_while_the_daemon_is_away(rig):
     """20 containers and 60 execs end while nobody listens: each status is right, each end is told once."""
-    expected, pids, open_gate = run_gated(rig, 20, 3)
+    expected, pids, open_gate = run_gated(rig, scaled(20), 3)
     rig.d.kill()
     # Execs first, or the end of init would take them along.
     open_gate.touch()
-    wait_until(lambda: all(has_ended(pid) for pid in pids), 15, "the end of all processes")
+    wait_until(lambda: all(has_ended(pid) for pid in pids), scaled(15), "the end of all processes")
     rig.d.start()
     events = rig.events()
     check_ends(rig, expected)

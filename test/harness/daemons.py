@@ -58,6 +58,7 @@ class Daemon:
             if self.process.poll() is not None or time.monotonic() > deadline:
                 raise RuntimeError(f"{self.name} does not start:\n{self.log_text()[-4000:]}")
             time.sleep(self.poll_seconds)
+        self._close_api()  # a channel that somebody made while nobody listened would wait before it tries again
         return self
 
     def answers(self):
