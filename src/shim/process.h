@@ -148,6 +148,8 @@ int process_refuse(const struct process *p, const char *verb, struct err *e);
 int process_adopt(struct process *p, const char *pid_file, struct err *e);
 /* Tells the end if it is known and nothing has to come first. */
 void process_tell_end(struct process *p);
+/* Those that wait for its end are answered. */
+void process_wake_waiters(struct process *p);
 /* True while its output is being read; then process_tell_end() comes by itself. */
 bool process_is_held(struct process *p);
 /* Unconditionally; of init for container.c alone. */
