@@ -109,17 +109,6 @@ void runtime_args_add(struct runtime_args *a, const char *arg)
         a->n++;
 }
 
-/* Somebody may have removed the bundle, or put something else in the log's place: a container can
- * be ended without. */
-static bool can_log(const struct runtime *r)
-{
-    struct stat st;
-
-    if (lstat(r->log, &st) == 0)
-        return S_ISREG(st.st_mode);
-    return errno == ENOENT && fs_exists(AT_FDCWD, r->bundle);
-}
-
 void runtime_args_globals(struct runtime_args *a, const struct runtime *r)
 {
     runtime_args_add(a, runtime_name(r));
@@ -127,7 +116,8 @@ void runtime_args_globals(struct runtime_args *a, const struct runtime *r)
     runtime_args_add(a, r->root);
     if (r->debug)
         runtime_args_add(a, "--debug");
-    if (can_log(r)) {
+    /* Somebody may have removed the bundle: a container can be ended without. */
+    if (fs_exists(AT_FDCWD, r->bundle)) {
         runtime_args_add(a, "--log");
         runtime_args_add(a, r->log);
         runtime_args_add(a, "--log-format");

@@ -57,7 +57,7 @@ struct runtime_args {
     size_t n;
 };
 void runtime_args_add(struct runtime_args *a, const char *arg);
-/* The global part; without a log where there can be none. */
+/* The global part; without a log where the bundle is gone. */
 void runtime_args_globals(struct runtime_args *a, const struct runtime *r);
 
 struct runtime_request {

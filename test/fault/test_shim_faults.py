@@ -319,25 +319,6 @@ def test_file_of_the_bundle_is_missing(rig, names):
     is_clean(rig, "c1")
 
 
-@pytest.mark.parametrize("kind", ["directory", "fifo", "link to nothing"])
-def test_files_of_the_bundle_are_something_else(rig, kind):
-    """Nobody waits at a fifo, follows a link or stumbles over a directory."""
-    pid = rig.run("c1")
-    for path in [p for p in rig.bundle("c1").iterdir() if p.name not in ("rootfs", "exits", "work")]:
-        path.unlink()
-        if kind == "directory":
-            path.mkdir()
-        elif kind == "fifo":
-            os.mkfifo(path)
-        else:
-            path.symlink_to("nothing")
-    rig.d.kill()
-    rig.d.start()
-    assert rig.state("c1") == "RUNNING" and rig.process("c1").pid == pid
-    rig.remove("c1")
-    is_clean(rig, "c1")
-
-
 def test_file_of_the_bundle_is_empty(rig):
     pid = rig.run("c1")
     for name in ("bootstrap.json", "address", "config.json"):
