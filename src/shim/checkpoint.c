@@ -215,24 +215,10 @@ static void on_restore_undone(void *userdata, const struct err *e, const char *o
 /* A restore that failed half way, or was killed, may have left anything. */
 static void undo_restore(struct op *op)
 {
-    struct container *c = op->process->container;
-    struct runtime_args args = {};
-
-    if (!op->runtime_called) {
+    if (op->runtime_called)
+        container_call_delete(op, true, on_restore_undone);
+    else
         on_restore_undone(op, NULL, "");
-        return;
-    }
-    runtime_args_globals(&args, &c->runtime);
-    runtime_args_add(&args, "delete");
-    runtime_args_add(&args, "--force");
-    runtime_args_add(&args, c->id);
-    op_call(op,
-            &(struct runtime_request){
-                .command = "delete",
-                .args = &args,
-                .timeout_ms = PROCESS_CALL_TIMEOUT_MS,
-            },
-            on_restore_undone);
 }
 
 static void on_restored(struct op *op)

@@ -344,25 +344,11 @@ static void on_undone(void *userdata, const struct err *e, const char *output)
 
 static void undo_create(struct op *op)
 {
-    struct container *c = op->process->container;
-    struct runtime_args args = {};
-
-    if (!op->runtime_called) {
-        on_undone(op, NULL, "");
-        return;
-    }
     /* A runtime that failed half way, or was killed, may have left anything. */
-    runtime_args_globals(&args, &c->runtime);
-    runtime_args_add(&args, "delete");
-    runtime_args_add(&args, "--force");
-    runtime_args_add(&args, c->id);
-    op_call(op,
-            &(struct runtime_request){
-                .command = "delete",
-                .args = &args,
-                .timeout_ms = PROCESS_CALL_TIMEOUT_MS,
-            },
-            on_undone);
+    if (op->runtime_called)
+        container_call_delete(op, true, on_undone);
+    else
+        on_undone(op, NULL, "");
 }
 
 static void add_create_args(struct op *op, struct runtime_args *args, const char *console)

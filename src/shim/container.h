@@ -121,6 +121,8 @@ void container_exec_ended(struct container *c);
 /* Init and everything of the container is gone: removes it from the shim, unmounts its rootfs
  * without blocking, then calls fn(op). */
 void container_release(struct container *c, struct op *op, op_fn fn);
+/* The OCI runtime's delete; force ends what still runs. */
+void container_call_delete(struct op *op, bool force, runtime_call_fn fn);
 /* Start of a container that was created from a checkpoint; ends op. When it fails nothing of it is
  * left, and it may be started again or deleted. */
 void container_restore(struct op *op);

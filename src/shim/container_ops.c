@@ -26,6 +26,25 @@ static void call_command(struct op *op, const char *command, runtime_call_fn fn)
             fn);
 }
 
+void container_call_delete(struct op *op, bool force, runtime_call_fn fn)
+{
+    struct container *c = op->process->container;
+    struct runtime_args args = {};
+
+    runtime_args_globals(&args, &c->runtime);
+    runtime_args_add(&args, "delete");
+    if (force)
+        runtime_args_add(&args, "--force");
+    runtime_args_add(&args, c->id);
+    op_call(op,
+            &(struct runtime_request){
+                .command = "delete",
+                .args = &args,
+                .timeout_ms = PROCESS_CALL_TIMEOUT_MS,
+            },
+            fn);
+}
+
 static void submit(struct container *c, bool queued, op_fn begin, done_fn done, void *userdata)
 {
     struct op *op = op_new(c->init, queued, begin, done, userdata);

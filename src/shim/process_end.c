@@ -122,21 +122,7 @@ static void on_deleted(void *userdata, const struct err *e, const char *output)
 
 static void call_delete(struct op *op)
 {
-    struct container *c = op->process->container;
-    struct runtime_args args = {};
-
-    runtime_args_globals(&args, &c->runtime);
-    runtime_args_add(&args, "delete");
-    if (op->process->state == PROCESS_CREATED)
-        runtime_args_add(&args, "--force");
-    runtime_args_add(&args, c->id);
-    op_call(op,
-            &(struct runtime_request){
-                .command = "delete",
-                .args = &args,
-                .timeout_ms = PROCESS_CALL_TIMEOUT_MS,
-            },
-            on_deleted);
+    container_call_delete(op, op->process->state == PROCESS_CREATED, on_deleted);
 }
 
 static void delete_begin(struct op *op)
