@@ -35,9 +35,9 @@ int image_get(struct db *db, const char *ns, const char *name, struct image *ret
 /* Ordered by name; filter may be NULL. */
 int image_list(struct db *db, const char *ns, const struct filter *filter, struct image_list *ret,
                struct err *e);
-/* Both times are set here, except that an `epoch` other than {0, 0} stands for now (reproducible
- * builds). INVALID_ARGUMENT for the name, a label or the target, ALREADY_EXISTS `image "NAME":
- * already exists`. With a lease the image is attached to it. */
+/* Both times are set here: to now, or to an `epoch` other than {0, 0} (reproducible builds).
+ * INVALID_ARGUMENT for the name, a label or the target, ALREADY_EXISTS `image "NAME": already
+ * exists`. With a lease the image is attached to it. */
 int image_create(struct db *db, const char *ns, const char *lease, const struct image *i,
                  struct timespec epoch, struct image *ret, struct err *e);
 /* Paths: labels, labels.<key>, target, annotations, annotations.<key>; others are INVALID_ARGUMENT.
