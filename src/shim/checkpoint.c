@@ -225,7 +225,6 @@ static void on_restored(struct op *op)
 {
     struct process *p = process_ref(op->process);
     struct container *c = p->container;
-    Pb__Event__TaskStart event = PB__EVENT__TASK_START__INIT;
 
     if (op->error.code != ERR_OK) {
         undo_restore(op);
@@ -234,10 +233,7 @@ static void on_restored(struct op *op)
         if (!c->options.criu_work_path)
             remove_work(c, op->spec_path);
         p->is_launching = false;
-        p->state = PROCESS_RUNNING;
-        event.container_id = c->id;
-        event.pid = (uint32_t)p->exit.pid;
-        container_publish(c, TOPIC_START, &event.base);
+        container_has_started(c);
         op_end(op, NULL);
         process_tell_end(p);
     }

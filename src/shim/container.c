@@ -469,6 +469,16 @@ void container_begin(struct shim *s, const struct container_request *request, do
     op_submit(op);
 }
 
+void container_has_started(struct container *c)
+{
+    Pb__Event__TaskStart event = PB__EVENT__TASK_START__INIT;
+
+    c->init->state = PROCESS_RUNNING;
+    event.container_id = c->id;
+    event.pid = (uint32_t)c->init->exit.pid;
+    container_publish(c, TOPIC_START, &event.base);
+}
+
 /* Ends. */
 
 static bool has_live_execs(struct container *c)

@@ -114,6 +114,8 @@ void container_checkpoint(struct container *c, const struct container_checkpoint
 
 /* Learns the control group from init's pid and begins to watch it. */
 void container_find_cgroup(struct container *c);
+/* Init runs, and that is told. */
+void container_has_started(struct container *c);
 /* Init's end is known and everything before it has been told. */
 void container_init_ended(struct container *c);
 /* An exec has ended or was given up. */

@@ -131,7 +131,6 @@ static void on_init_started(void *userdata, const struct err *e, const char *out
     struct op *op = userdata;
     struct process *p = process_ref(op->process);
     struct container *c = p->container;
-    Pb__Event__TaskStart event = PB__EVENT__TASK_START__INIT;
 
     p->is_launching = false;
     p->call = NULL;
@@ -141,10 +140,7 @@ static void on_init_started(void *userdata, const struct err *e, const char *out
         err_set(&op->error, code, "OCI runtime start failed: %s", e->msg);
         op_end(op, &op->error);
     } else {
-        p->state = PROCESS_RUNNING;
-        event.container_id = c->id;
-        event.pid = (uint32_t)p->exit.pid;
-        container_publish(c, TOPIC_START, &event.base);
+        container_has_started(c);
         op_end(op, NULL);
     }
     process_tell_end(p);

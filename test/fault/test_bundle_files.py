@@ -9,15 +9,8 @@ import subprocess
 
 import pytest
 
-from fault.rig import Rig, has_ended, start_time, wait_until
+from fault.rig import has_ended, start_time, wait_until
 from harness import daemons
-
-
-@pytest.fixture
-def rig(daemon):
-    rig = Rig(daemon)
-    yield rig
-    rig.forget()
 
 
 def replace(path, kind, precious):

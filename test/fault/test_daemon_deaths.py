@@ -20,19 +20,12 @@ import grpc
 import pytest
 
 from fault import kill_matrix
-from fault.rig import OBEDIENT, Bystander, Rig, has_ended, scaled, start_time, wait_until
+from fault.rig import OBEDIENT, Bystander, has_ended, scaled, start_time, wait_until
 from fault.test_wiped_state import wipe
 from harness import daemons
 from harness.api import message_class
 
 CODE = grpc.StatusCode
-
-
-@pytest.fixture
-def rig(daemon):
-    rig = Rig(daemon)
-    yield rig
-    rig.forget()
 
 
 @pytest.fixture(scope="module")

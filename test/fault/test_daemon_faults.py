@@ -11,17 +11,10 @@ import time
 import grpc
 import pytest
 
-from fault.rig import Bystander, Rig, has_ended, scaled, start_time, wait_until
+from fault.rig import Bystander, has_ended, scaled, start_time, wait_until
 from harness import daemons
 
 CODE = grpc.StatusCode
-
-
-@pytest.fixture
-def rig(daemon):
-    rig = Rig(daemon)
-    yield rig
-    rig.forget()
 
 
 def gated(rig, number):

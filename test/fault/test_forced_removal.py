@@ -10,20 +10,13 @@ import threading
 import grpc
 import pytest
 
-from fault.rig import OBEDIENT, V1, Rig, has_ended, wait_until
+from fault.rig import OBEDIENT, V1, has_ended, wait_until
 from fault.test_wiped_state import wipe
 from harness.api import message_class
 
 CODE = grpc.StatusCode
 REAL = shutil.which("crun") or shutil.which("runc")
 RUNTIMES = {"v2": "io.containerd.runc.v2", "v1": V1}
-
-
-@pytest.fixture
-def rig(daemon):
-    rig = Rig(daemon)
-    yield rig
-    rig.forget()
 
 
 # Who removes.

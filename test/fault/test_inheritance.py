@@ -8,7 +8,7 @@ import subprocess
 
 import pytest
 
-from fault.rig import OBEDIENT, Reader, Rig, wait_until
+from fault.rig import OBEDIENT, Reader, wait_until
 from fault.test_runtime_calls import runtime
 from fault.test_runtime_faults import RUNTIMES
 from harness import ledger
@@ -16,13 +16,6 @@ from harness.memory import private_kb
 
 EXECS = int(os.environ.get("WHERRY_EXECS", "400"))
 OUTPUT_MB = int(os.environ.get("WHERRY_OUTPUT_MB", "512"))
-
-
-@pytest.fixture
-def rig(daemon):
-    rig = Rig(daemon)
-    yield rig
-    rig.forget()
 
 
 # The shell's own fds, and the status of a program it starts: busybox ignores SIGQUIT itself, and would hand that on

@@ -10,20 +10,13 @@ import time
 import grpc
 import pytest
 
-from fault.rig import OBEDIENT, Rig, any_json, has_ended, start_time, wait_until
+from fault.rig import OBEDIENT, any_json, has_ended, start_time, wait_until
 from fault.test_runtime_faults import RUNTIMES
 from harness import daemons, ledger
 from harness.api import any_of, message_class
 
 CODE = grpc.StatusCode
 RESOURCES_URL = "types.containerd.io/opencontainers/runtime-spec/1/LinuxResources"
-
-
-@pytest.fixture
-def rig(daemon):
-    rig = Rig(daemon)
-    yield rig
-    rig.forget()
 
 
 def runtime(rig, text, real=RUNTIMES[0]):

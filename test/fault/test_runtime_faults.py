@@ -14,7 +14,7 @@ import time
 import grpc
 import pytest
 
-from fault.rig import OBEDIENT, Rig, has_ended, wait_until
+from fault.rig import OBEDIENT, has_ended, wait_until
 from harness.api import message_class
 
 CODE = grpc.StatusCode
@@ -25,13 +25,6 @@ for a in "$@"; do
     case $a in create|start|exec|kill|delete|state) [ -z "$COMMAND" ] && COMMAND=$a ;; esac
 done
 """
-
-
-@pytest.fixture
-def rig(daemon):
-    rig = Rig(daemon)
-    yield rig
-    rig.forget()
 
 
 def wrapper(rig, text, real=RUNTIMES[0]):

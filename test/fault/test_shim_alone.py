@@ -14,18 +14,11 @@ import time
 import grpc
 import pytest
 
-from fault.rig import PROCESS_URL, Rig, any_json, scaled, wait_until
+from fault.rig import PROCESS_URL, any_json, scaled, wait_until
 from harness.api import message_class
 from integration import ttrpc_rude
 
 MEMORY = pathlib.Path("/sys/fs/cgroup/memory")
-
-
-@pytest.fixture
-def rig(daemon):
-    rig = Rig(daemon)
-    yield rig
-    rig.forget()
 
 
 def private_kib(pid):

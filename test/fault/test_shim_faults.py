@@ -24,13 +24,6 @@ CODE = grpc.StatusCode
 
 
 @pytest.fixture
-def rig(daemon):
-    rig = Rig(daemon)
-    yield rig
-    rig.forget()
-
-
-@pytest.fixture
 def quick(balanced):
     """A daemon that waits for new shims only briefly."""
     for daemon in running(daemons.Daemon(extra_config='[timeouts]\n"io.containerd.timeout.shim.load" = "1500ms"\n')):

@@ -9,20 +9,13 @@ import time
 import grpc
 import pytest
 
-from fault.rig import OBEDIENT, Reader, Rig, wait_until
+from fault.rig import OBEDIENT, Reader, wait_until
 from fault.test_stdio_faults import logger, reading
 from harness import ledger
 from harness.api import message_class
 from harness.memory import private_kb
 
 CODE = grpc.StatusCode
-
-
-@pytest.fixture
-def rig(daemon):
-    rig = Rig(daemon)
-    yield rig
-    rig.forget()
 
 
 @pytest.fixture

@@ -9,18 +9,11 @@ import time
 import grpc
 import pytest
 
-from fault.rig import Reader, Rig, has_ended, wait_until
+from fault.rig import Reader, has_ended, wait_until
 from harness.memory import private_kb
 
 CODE = grpc.StatusCode
 MIB = 1 << 20
-
-
-@pytest.fixture
-def rig(daemon):
-    rig = Rig(daemon)
-    yield rig
-    rig.forget()
 
 
 def reading(rig, name):

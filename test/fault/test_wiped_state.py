@@ -21,13 +21,6 @@ POD = {"io.kubernetes.cri.sandbox-id": "pod"}
 
 
 @pytest.fixture
-def rig(daemon):
-    rig = Rig(daemon)
-    yield rig
-    rig.forget()
-
-
-@pytest.fixture
 def impatient(balanced):
     """A daemon that gives up soon on a shim that does not end."""
     for daemon in running(daemons.Daemon(extra_config='[timeouts]\n"io.containerd.timeout.shim.cleanup" = "1s"\n')):
