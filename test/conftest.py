@@ -33,14 +33,22 @@ def pytest_sessionstart(session):
                if not (daemons.BIN / p).exists()]
     if missing:
         pytest.exit(f"{daemons.BIN} has no {', '.join(missing)}: run make first, or set WHERRY_BIN", 2)
-    # crun refuses hosts whose unified hierarchy keeps a controller beside v1 ones.
+    for controllers in cgroups_to_mount():
+        directory = pathlib.Path("/sys/fs/cgroup", controllers)
+        directory.mkdir(exist_ok=True)
+        if not os.path.ismount(directory):
+            subprocess.run(["mount", "-t", "cgroup", "-o", controllers, "cgroup", directory], check=False)
+
+
+def cgroups_to_mount():
+    """crun refuses hosts whose unified hierarchy keeps a controller beside v1 ones. And what is in use without being
+    mounted, since a run before this one was killed, it takes for plain directories."""
     unified = pathlib.Path("/sys/fs/cgroup/unified/cgroup.controllers")
-    if unified.exists():
-        for controller in unified.read_text().split():
-            directory = pathlib.Path("/sys/fs/cgroup", controller)
-            directory.mkdir(exist_ok=True)
-            if not os.path.ismount(directory):
-                subprocess.run(["mount", "-t", "cgroup", "-o", controller, "cgroup", directory], check=False)
+    if not unified.exists():
+        return []
+    lines = pathlib.Path("/proc/self/cgroup").read_text().splitlines()
+    in_use = [line.split(":")[1] for line in lines]
+    return unified.read_text().split() + [c for c in in_use if c and not c.startswith("name=")]
 
 
 @pytest.fixture

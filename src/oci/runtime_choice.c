@@ -10,6 +10,7 @@
 #include "base/str.h"
 
 #define CONTROLLERS_MAX 4096
+#define CGROUP_OF_SELF_MAX 65536
 
 void runtime_facts_done(struct runtime_facts *f)
 {
@@ -44,14 +45,49 @@ static int has_split_cgroups(const char *root, bool *ret)
     return 0;
 }
 
-int runtime_facts_find(const char *search_path, const char *cgroup_root, struct runtime_facts *ret)
+static bool is_cgroup(const char *path)
 {
+    struct statfs fs;
+    return statfs(path, &fs) == 0 && fs.f_type == CGROUP_SUPER_MAGIC;
+}
+
+/* Lines are "hierarchy:controllers:path", cgroups(7); those of cgroup v2 and of named hierarchies
+ * have no controllers of ours to miss. */
+static int has_unmounted_cgroups(const char *root, const char *of_self, bool *ret)
+{
+    _free_ char *text = NULL;
+    size_t n;
+
+    *ret = false;
+    int r = fs_read_file(AT_FDCWD, of_self, CGROUP_OF_SELF_MAX, &text, &n);
+    if (r < 0)
+        return r == -ENOMEM ? r : 0;
+    for (char *rest = text, *line; (line = strsep(&rest, "\n")) && !*ret;) {
+        strsep(&line, ":");
+        const char *controllers = strsep(&line, ":");
+        if (str_empty(controllers) || str_after_prefix(controllers, "name="))
+            continue;
+        _free_ char *path = fs_join(root, controllers);
+        if (!path)
+            return -ENOMEM;
+        *ret = !is_cgroup(path);
+    }
+    return 0;
+}
+
+int runtime_facts_find(const char *search_path, const char *cgroup_root, const char *cgroup_of_self,
+                       struct runtime_facts *ret)
+{
+    const char *root = cgroup_root ? cgroup_root : "/sys/fs/cgroup";
+    const char *of_self = cgroup_of_self ? cgroup_of_self : "/proc/self/cgroup";
     _cleanup_(runtime_facts_done) struct runtime_facts f = {};
 
     if (proc_find_program("crun", search_path, &f.crun) == -ENOMEM ||
         proc_find_program("runc", search_path, &f.runc) == -ENOMEM)
         return -ENOMEM;
-    int r = has_split_cgroups(cgroup_root ? cgroup_root : "/sys/fs/cgroup", &f.has_split_cgroups);
+    int r = has_split_cgroups(root, &f.has_split_cgroups);
+    if (r >= 0)
+        r = has_unmounted_cgroups(root, of_self, &f.has_unmounted_cgroups);
     if (r < 0)
         return r;
     *ret = f;
@@ -79,6 +115,8 @@ int runtime_choice_make(const struct runtime_facts *f, const char *oci_version,
                        "options: executable file not found in $PATH");
     if (f->has_split_cgroups)
         against = "the cgroup hierarchy is hybrid and some controllers are left on cgroup v2";
+    else if (f->has_unmounted_cgroups)
+        against = "a cgroup v1 hierarchy is in use that is not mounted below /sys/fs/cgroup";
     else if (oci_version && !is_version_1_0(oci_version))
         against = "the configuration is of an ociVersion newer than 1.0";
 

@@ -39,8 +39,15 @@ static void test_choice(void **state)
     expect(&(struct runtime_facts){.crun = crun}, "1.1.0", crun);
     expect(&(struct runtime_facts){.crun = crun, .runc = runc, .has_split_cgroups = true}, "1.0.0",
            runc);
+    expect(&(struct runtime_facts){.crun = crun, .runc = runc, .has_unmounted_cgroups = true},
+           "1.0.0", runc);
     expect(&(struct runtime_facts){.runc = runc}, "1.0.0", runc);
     expect(&(struct runtime_facts){}, "1.0.0", NULL);
+}
+
+static void write_text(const char *path, const char *text)
+{
+    assert_int_equal(fs_write_file_atomic(AT_FDCWD, path, text, strlen(text), 0644, false), 0);
 }
 
 static void test_facts(void **state)
@@ -53,16 +60,26 @@ static void test_facts(void **state)
     _free_ char *controllers = fs_join(unified, "cgroup.controllers");
     _free_ char *program = fs_join(root, "runc");
     assert_int_equal(mkdir(unified, 0755), 0);
-    assert_int_equal(fs_write_file_atomic(AT_FDCWD, controllers, "\n", 1, 0644, false), 0);
+    write_text(controllers, "\n");
     assert_int_equal(fs_write_file_atomic(AT_FDCWD, program, "#!", 2, 0755, false), 0);
-    assert_int_equal(runtime_facts_find(root, root, &f), 0);
+    _free_ char *of_self = fs_join(root, "cgroup");
+    write_text(of_self, "9:name=systemd:/\n0::/\n");
+    assert_int_equal(runtime_facts_find(root, root, of_self, &f), 0);
     assert_null(f.crun);
     assert_string_equal(f.runc, program);
     assert_false(f.has_split_cgroups);
+    assert_false(f.has_unmounted_cgroups);
     runtime_facts_done(&f);
-    assert_int_equal(fs_write_file_atomic(AT_FDCWD, controllers, "hugetlb\n", 8, 0644, false), 0);
-    assert_int_equal(runtime_facts_find(root, root, &f), 0);
+    write_text(controllers, "hugetlb\n");
+    assert_int_equal(runtime_facts_find(root, root, of_self, &f), 0);
     assert_true(f.has_split_cgroups);
+    runtime_facts_done(&f);
+    /* A directory is there, but no cgroup. */
+    _free_ char *hugetlb = fs_join(root, "hugetlb");
+    assert_int_equal(mkdir(hugetlb, 0755), 0);
+    write_text(of_self, "10:hugetlb:/\n9:name=systemd:/\n0::/\n");
+    assert_int_equal(runtime_facts_find(root, root, of_self, &f), 0);
+    assert_true(f.has_unmounted_cgroups);
     runtime_facts_done(&f);
     assert_int_equal(fs_rm_rf(AT_FDCWD, root), 0);
 }

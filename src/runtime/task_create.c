@@ -32,7 +32,7 @@ int task_name_runtime(struct tasks *t, const struct oci_config *config, char **r
     int r = runtime_choice_make(&t->facts, config->oci_version, &choice, e);
     if (r < 0) {
         struct runtime_facts facts = {0};
-        if (runtime_facts_find(NULL, NULL, &facts) >= 0) {
+        if (runtime_facts_find(NULL, NULL, NULL, &facts) >= 0) {
             runtime_facts_done(&t->facts);
             t->facts = facts;
             r = runtime_choice_make(&t->facts, config->oci_version, &choice, e);

@@ -78,7 +78,7 @@ int tasks_new(struct event_loop *loop, struct workq *pool, struct exchange *exch
     pthread_mutex_init(&t->lock, NULL);
     pthread_mutex_init(&t->facts_lock, NULL);
     pthread_cond_init(&t->searched, NULL);
-    if (runtime_facts_find(NULL, NULL, &t->facts) < 0) {
+    if (runtime_facts_find(NULL, NULL, NULL, &t->facts) < 0) {
         tasks_free(t);
         return err_oom(e);
     }

@@ -108,7 +108,7 @@ static int choose_runtime(struct container *c, const char *name, const char *oci
 
     if (!str_empty(name))
         return runtime_find(name, &c->runtime.path, e);
-    int r = runtime_facts_find(NULL, NULL, &facts);
+    int r = runtime_facts_find(NULL, NULL, NULL, &facts);
     if (r < 0)
         return err_oom(e);
     if (runtime_choice_make(&facts, oci_version, &choice, e) < 0)

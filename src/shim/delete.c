@@ -77,7 +77,7 @@ static char *find_runtime(char *recorded, const char *bundle)
     }
     free(recorded);
     oci_config_load(bundle, &config, NULL);
-    if (runtime_facts_find(NULL, NULL, &facts) < 0 ||
+    if (runtime_facts_find(NULL, NULL, NULL, &facts) < 0 ||
         runtime_choice_make(&facts, config.oci_version, &choice, NULL) < 0)
         return NULL;
     return TAKE(choice.path);

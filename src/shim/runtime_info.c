@@ -28,7 +28,7 @@ static char *read_features(const Google__Protobuf__Any *any)
     if (options.binary_name && runtime_find(options.binary_name, &path, NULL) < 0)
         return NULL;
     if (!path) {
-        if (runtime_facts_find(NULL, NULL, &facts) < 0 ||
+        if (runtime_facts_find(NULL, NULL, NULL, &facts) < 0 ||
             runtime_choice_make(&facts, NULL, &choice, NULL) < 0)
             return NULL;
         path = TAKE(choice.path);
