@@ -50,9 +50,22 @@ def mounts():
     return {mount for mount in found if not CRUN_ITSELF.match(mount)}
 
 
-def cgroups():
+def neighbours():
+    """Where the cgroups lie that stand beside our own: whoever made ours makes and removes those, meanwhile."""
     found = set()
+    for line in pathlib.Path("/proc/self/cgroup").read_text().splitlines():
+        _, controllers, path = line.split(":", 2)
+        parent = os.path.dirname(path)
+        if parent != "/":
+            found.add(f"{CGROUP_ROOT}/{controllers.removeprefix('name=') or 'unified'}{parent}")
+    return found
+
+
+def cgroups():
+    found, not_ours = set(), neighbours()
     for base, dirs, _ in os.walk(CGROUP_ROOT):
+        if base in not_ours:
+            dirs.clear()
         found.update("cgroup " + os.path.join(base, d) for d in dirs)
     return found
 
