@@ -353,6 +353,15 @@ int cgroup_end(const struct cgroup *c, int timeout_ms)
     return left;
 }
 
+/* Mounted, and no plain directory that somebody took for it. */
+static bool is_hierarchy(const char *root)
+{
+    struct statfs fs;
+
+    return statfs(root, &fs) == 0 &&
+           (fs.f_type == CGROUP_SUPER_MAGIC || fs.f_type == CGROUP2_SUPER_MAGIC);
+}
+
 static int add_to(const char *dir, pid_t pid)
 {
     char number[16];
@@ -382,14 +391,21 @@ int cgroup_add_process(const char *path, pid_t pid)
     DIR *d = opendir(CGROUP_ROOT);
     if (!d)
         return -errno;
-    for (const struct dirent *entry; r == 0 && (entry = readdir(d));) {
-        if (entry->d_type != DT_DIR || entry->d_name[0] == '.' || str_eq(entry->d_name, "unified"))
+    int n_entered = 0;
+    for (const struct dirent *entry; r >= 0 && (entry = readdir(d));) {
+        _free_ char *root = fs_join(CGROUP_ROOT, entry->d_name);
+        _free_ char *dir = root ? str_printf("%s%s%s", root, slash, path) : NULL;
+        if (!dir)
+            r = -ENOMEM;
+        else if (entry->d_type == DT_DIR && entry->d_name[0] != '.' && is_hierarchy(root))
+            r = add_to(dir, pid);
+        else
             continue;
-        _free_ char *dir = str_printf(CGROUP_ROOT "/%s%s%s", entry->d_name, slash, path);
-        r = dir ? add_to(dir, pid) : -ENOMEM;
-        if (str_eq(entry->d_name, "cpuset"))
+        if (r >= 0)
+            n_entered++;
+        else if (str_eq(entry->d_name, "cpuset"))
             r = 0; /* a new cpuset has no cpus, and refuses */
     }
     closedir(d);
-    return r;
+    return r < 0 ? r : n_entered > 0 ? 0 : -ENOENT;
 }

@@ -58,5 +58,6 @@ void cgroup_thaw(const struct cgroup *c);
 bool cgroup_is_frozen(const struct cgroup *c);
 /* Removes its directories if they are empty. */
 void cgroup_remove(const struct cgroup *c);
-/* Puts a process into path below every hierarchy, making the directories. */
+/* Puts a process into path below every mounted hierarchy, making the directories. -EINVAL for a path
+ * that leaves the tree, -ENOENT when no hierarchy is mounted. */
 int cgroup_add_process(const char *path, pid_t pid);

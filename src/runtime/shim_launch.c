@@ -9,6 +9,7 @@
 #include "base/log.h"
 #include "base/sock.h"
 #include "base/str.h"
+#include "cgroup/cgroup.h"
 #include "task.v2.pb-c.h"
 #include "wire/pb.h"
 
@@ -75,32 +76,11 @@ void shim_raise_oom_score(pid_t pid)
 
 int shim_enter_cgroup(const char *cgroup, pid_t pid, struct err *e)
 {
-    static const char *const hierarchies[] = {"",         "/memory",  "/cpu",    "/cpuacct",
-                                              "/cpuset",  "/pids",    "/blkio",  "/devices",
-                                              "/freezer", "/unified", "/systemd"};
-    char value[16];
-    int entered = 0;
-    int n = snprintf(value, sizeof(value), "%d", (int)pid);
+    int r = cgroup_add_process(cgroup, pid);
 
-    if (strstr(cgroup, ".."))
-        return err_set(e, ERR_INVALID_ARGUMENT, "shim cgroup %s: invalid argument", cgroup);
-    for (size_t i = 0; i < ARRAY_SIZE(hierarchies); i++) {
-        _free_ char *dir = str_printf("/sys/fs/cgroup%s/%s", hierarchies[i], cgroup);
-        _free_ char *procs = dir ? fs_join(dir, "cgroup.procs") : NULL;
-        _free_ char *root = str_printf("/sys/fs/cgroup%s/cgroup.procs", hierarchies[i]);
-        if (!procs || !root)
-            return err_oom(e);
-        if (!fs_exists(AT_FDCWD, root) || fs_mkdir_p(AT_FDCWD, dir, 0755) < 0)
-            continue;
-        _close_ int fd = open(procs, O_WRONLY | O_CLOEXEC);
-        if (fd >= 0 && write(fd, value, (size_t)n) == n)
-            entered++;
-    }
-    if (!entered)
-        return err_set(e, ERR_FAILED_PRECONDITION,
-                       "put shim into cgroup %s: no hierarchy takes it: failed precondition",
-                       cgroup);
-    return 0;
+    return r < 0 ? err_set(e, r == -ENOMEM ? ERR_INTERNAL : ERR_FAILED_PRECONDITION,
+                           "put shim into cgroup %s: %s", cgroup, err_strerror(r))
+                 : 0;
 }
 
 static int spawn_own(const struct shim_host *host, const char *binary, const struct bundle *b,

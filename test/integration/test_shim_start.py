@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import pathlib
+import shutil
 import re
 import resource
 import signal
@@ -178,6 +179,18 @@ def test_shim_cgroup(shims, generation):
     pid, _ = shims.server()
     assert f"/{shims.ns}\n" in pathlib.Path(f"/proc/{pid}/cgroup").read_text()
     shut_down(shims, address)
+
+
+@pytest.mark.skipif(not os.path.ismount("/sys/fs/cgroup/memory"), reason="cgroup v1 hierarchies only")
+def test_shim_cgroup_beside_a_plain_directory(shims):
+    """Not everything below /sys/fs/cgroup is a hierarchy: somebody's directory is left alone."""
+    plain = pathlib.Path("/sys/fs/cgroup", shims.ns)
+    plain.mkdir()
+    try:
+        test_shim_cgroup(shims, "any")
+        assert not list(plain.iterdir())
+    finally:
+        shutil.rmtree(plain)
 
 
 def test_shim_cgroup_that_is_none(shims):
