@@ -65,6 +65,7 @@ static void shim_ended(struct event_fd *source, uint32_t events)
     int status = 0;
 
     event_fd_remove(source);
+    list_remove(&s->dying);
     if (proc_reap(&s->proc, false, &status) == 1 && status != 0 && !s->killed)
         log_warn("shim %d at %s ended with status %d", (int)s->proc.pid, s->address, status);
     s->has_ended = true;
@@ -135,6 +136,7 @@ int shim_connect(struct event_loop *loop, struct shim_endpoint *endpoint, shim_d
     if (!s)
         return err_oom(e);
     atomic_init(&s->refs, 1);
+    list_init(&s->dying);
     s->loop = loop;
     s->service = endpoint->version == 3 ? "containerd.task.v3.Task" : "containerd.task.v2.Task";
     s->socket_inode = inode;

@@ -59,6 +59,8 @@ struct shim {
     bool has_ended;      /* the process: the last reference removes what it left of its socket */
     struct event_fd end; /* readable pidfd */
     struct event_post free_post;
+    struct list
+        dying; /* of whoever waits for the end of a dead one's process, see tasks_private.h */
     shim_dead_fn on_dead;
     void *userdata;
 };

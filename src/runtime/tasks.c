@@ -73,6 +73,7 @@ int tasks_new(struct event_loop *loop, struct workq *pool, struct exchange *exch
         return err_oom(e);
     t->loop = loop;
     t->pool = pool;
+    list_init(&t->dying);
     t->exchange = exchange;
     t->options = *options;
     pthread_mutex_init(&t->lock, NULL);
@@ -107,6 +108,8 @@ struct tasks *tasks_free(struct tasks *t)
     MAP_FOREACH (entry, &t->shims)
         shim_forget(entry->value);
     map_done(&t->shims);
+    for (struct list *l; (l = list_pop_front(&t->dying));)
+        shim_forget(container_of(l, struct shim, dying));
     cgroup_warm_done(&t->warm);
     runtime_facts_done(&t->facts);
     strv_free(t->knocked_at);
@@ -243,6 +246,8 @@ static void tasks_shim_died(struct shim *shim, void *userdata)
 
     if (map_get(&t->shims, shim->address) == shim)
         map_remove(&t->shims, shim->address);
+    if (shim->end.loop)
+        list_push_back(&t->dying, &shim->dying);
 
     pthread_mutex_lock(&t->lock);
     lost = calloc(t->by_key.n + 1, sizeof(struct task *));

@@ -27,7 +27,8 @@ struct tasks {
     pthread_mutex_t facts_lock;
     struct runtime_facts facts; /* about the OCI runtimes of this machine */
 
-    struct map shims; /* [loop] address -> struct shim, no reference: removed when it dies */
+    struct map shims;  /* [loop] address -> struct shim, no reference: removed when it dies */
+    struct list dying; /* [loop] dead shims (dying) whose process has not been seen to end yet */
     /* [loop] while orphans are looked for: addresses of shims that are there, but accept no
      * connection */
     char **knocked_at;
