@@ -24,6 +24,7 @@ from fault.rig import OBEDIENT, Bystander, has_ended, scaled, start_time, wait_u
 from fault.test_wiped_state import wipe
 from harness import daemons
 from harness.api import message_class
+from harness.memory import room
 
 CODE = grpc.StatusCode
 
@@ -341,7 +342,7 @@ def test_import_in_little_memory(rig, archive, small_group, tmp_path):
     """An image of several times the memory that the daemon has: it is imported; with next to no memory the daemon
     is killed for it, and the next one is well and can do it."""
     image = big_archive(archive, tmp_path / "big.tar", 96 * scaled(1))
-    limit(small_group, rig.d.pid, 48 << 20)
+    limit(small_group, rig.d.pid, room(48 << 20))
     rig.d.import_image(image, namespace=rig.ns)
     assert rig.d.process.poll() is None
     rig.d.ctr("images", "rm", "--sync", *rig.d.ctr("images", "ls", "-q", namespace=rig.ns).stdout.split(),

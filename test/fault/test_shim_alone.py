@@ -16,15 +16,10 @@ import pytest
 
 from fault.rig import PROCESS_URL, any_json, scaled, wait_until
 from harness.api import message_class
+from harness.memory import private_kb, room
 from integration import ttrpc_rude
 
 MEMORY = pathlib.Path("/sys/fs/cgroup/memory")
-
-
-def private_kib(pid):
-    """What the process has for itself alone."""
-    lines = pathlib.Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
-    return sum(int(line.split()[1]) for line in lines if line.startswith(("Private_Dirty:", "Private_Clean:")))
 
 
 class Direct:
@@ -103,7 +98,7 @@ def test_nobody_takes_events(rig, how):
     rig.d.kill()
     false = None if how == "refused" else FalseDaemon(rig.d.address + ".ttrpc", {"silent": None, "slow": 0.05}[how])
     direct = Direct(rig, "c1")
-    before = private_kib(shim)
+    before = private_kb(shim)
     for number in range(12):
         direct.run(f"e{number}", ("sh", "-c", f"exit {number}"))
     # Additions are told as well, and have no end of their own to be told.
@@ -111,7 +106,7 @@ def test_nobody_takes_events(rig, how):
         direct.add(f"a{number}")
         direct.delete(f"a{number}")
     direct.connection.close()
-    assert private_kib(shim) - before < 3000
+    assert private_kb(shim) - before < 3000
     told = false.n if false else 0
     if false:
         false.close()
@@ -141,7 +136,7 @@ def test_little_memory(rig):
     group = MEMORY / f"w-shim-{os.getpid()}"
     group.mkdir()
     try:
-        (group / "memory.limit_in_bytes").write_text(str(8 << 20))
+        (group / "memory.limit_in_bytes").write_text(str(room(8 << 20)))
         (group / "cgroup.procs").write_text(str(shim))
 
         def some(n):
@@ -151,9 +146,9 @@ def test_little_memory(rig):
                 assert rig.delete_exec("c1", "e1") == number % 100
 
         some(20)
-        before = private_kib(shim)
+        before = private_kb(shim)
         some(scaled(60))
-        assert private_kib(shim) <= before + 32
+        assert private_kb(shim) <= before + 32
         assert "oom_kill 0" in (group / "memory.oom_control").read_text()
         assert rig.end("c1") == 7
         rig.remove("c1")

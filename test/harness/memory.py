@@ -2,7 +2,8 @@
 """What a process has of memory that nobody else shares.
 
 Programs with a sanitizer keep what they free, and a shadow of everything: there is nothing to measure. They
-count as 0, so that the other half of such a test is not lost, and the summary says so.
+count as 0, and may have more where a test limits it, so that the other half of such a test is not lost; the
+summary says so.
 """
 import functools
 import re
@@ -14,6 +15,11 @@ from . import daemons
 def is_sanitized():
     """Whether the programs of this build are: they link a sanitizer's library."""
     return re.search(rb"lib[at]san\.so", (daemons.BIN / "wherryd").read_bytes()) is not None
+
+
+def room(size):
+    """So many bytes are enough for what a program has to do: what to limit it to."""
+    return size * 16 if is_sanitized() else size
 
 
 def private_kb(pid):
