@@ -17,6 +17,7 @@ import pytest
 
 from fault import kill_matrix
 from fault.rig import has_ended, wait_until
+from harness import sanitizers
 from harness.api import any_of, message_class
 from harness.bare_shim import BareShims
 
@@ -546,7 +547,8 @@ def test_killed_anywhere(shims):
     for number in range(1, 100):
         # It begins when the watcher is there.
         process = subprocess.Popen(["sh", "-c", 'read line; exec "$@"', "sh", *shims.command("c1")],
-                                   cwd=shims.base / "c1", stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+                                   cwd=shims.base / "c1", stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                                   env=sanitizers.for_traced())
         watcher = subprocess.Popen([killpoint, str(process.pid), str(number)], stdout=subprocess.PIPE, text=True)
         assert watcher.stdout.readline() == "ready\n"
         out = process.communicate(b"\n", timeout=10)[0].decode()
