@@ -97,7 +97,9 @@ static void on_deleted(void *userdata, const struct err *e, const char *output)
         event_timer_arm(p->container->shim->loop, &op->timer, DELETE_RETRY_MS, on_delete_retry);
         return;
     }
-    if (e && !is_gone(e->msg))
+    if (e && is_gone(e->msg))
+        p->container->lost_runtime = true; /* it knows nothing of the groups either */
+    else if (e)
         err_set(&op->error, e->code, "failed to delete task: %s", e->msg);
     op->runtime_done = true;
     if (op->stdio_begun) {
@@ -164,9 +166,12 @@ static void on_killed(void *userdata, const struct err *e, const char *output)
     struct op *op = userdata;
     struct container *c = op->process->container;
 
-    /* SIGKILL does not need the runtime. */
-    if (e && runtime_is_missing(e) && op->signal == SIGKILL && container_kill_all(c))
+    /* SIGKILL does not need the runtime, nor what the runtime knew of the container. */
+    bool forgot = e && is_gone(e->msg) && child_is_alive(&c->init->child);
+    if (e && (forgot || runtime_is_missing(e)) && op->signal == SIGKILL && container_kill_all(c)) {
+        c->lost_runtime |= forgot; /* so its groups go at its release */
         e = NULL;
+    }
     if (!e) {
         /* Of a paused container the signal would wait until it goes on: crun leaves it at that. */
         if (op->signal == SIGKILL) {

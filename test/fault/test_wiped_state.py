@@ -15,6 +15,7 @@ import pytest
 from conftest import running
 from fault.rig import OBEDIENT, V1, Held, Rig, has_ended, wait_until
 from harness import daemons
+from harness.api import message_class
 
 CODE = grpc.StatusCode
 POD = {"io.kubernetes.cri.sandbox-id": "pod"}
@@ -106,6 +107,21 @@ def test_its_end_is_told_once(rig):
     assert [m.exit_status for m in events.exits("c1", "e1")] == [137]
     assert events.topics("c1")[-1] == "/tasks/delete"
     events.stop()
+    is_clean(rig, "c1")
+
+
+@pytest.mark.parametrize("state", ["created", "running", "paused", "exec", "stopped"])
+@pytest.mark.parametrize("oci_runtime", [r for r in ("crun", "runc") if shutil.which(r)])
+def test_of_the_oci_runtime(rig, state, oci_runtime):
+    """Then it does not know the container: it can be killed and deleted all the same."""
+    options = message_class("containerd.runc.v1.Options")(binary_name=oci_runtime)
+    pids = bring(rig, "c1", state, options=options)
+    shutil.rmtree(f"/run/containerd/runc/{rig.ns}/c1")
+    if state != "stopped":
+        rig.kill("c1")
+        assert rig.wait("c1") == 137
+    assert rig.delete("c1") == (9 if state == "stopped" else 137)
+    assert all(has_ended(pid) for pid in pids)
     is_clean(rig, "c1")
 
 
