@@ -13,6 +13,7 @@
 #include "events.pb-c.h"
 #include "oci/config.h"
 #include "oci/runtime_choice.h"
+#include "shim/container_end.h"
 #include "shim/sandbox.h"
 #include "shim/topics.h"
 #include "wire/pb.h"
@@ -344,11 +345,13 @@ static void on_undone(void *userdata, const struct err *e, const char *output)
 
 static void undo_create(struct op *op)
 {
-    /* A runtime that failed half way, or was killed, may have left anything. */
-    if (op->runtime_called)
-        container_call_delete(op, true, on_undone);
-    else
+    if (!op->runtime_called) {
         on_undone(op, NULL, "");
+        return;
+    }
+    /* A runtime that failed half way, or was killed, may have left anything. */
+    container_unmount_state(op->process->container);
+    container_call_delete(op, true, on_undone);
 }
 
 static void add_create_args(struct op *op, struct runtime_args *args, const char *console)

@@ -5,6 +5,7 @@
 
 #include "base/fs.h"
 #include "base/log.h"
+#include "base/mount.h"
 
 struct ending {
     struct process *init; /* a reference */
@@ -36,16 +37,33 @@ bool container_kill_all(struct container *c)
     return child_is_alive(&c->init->child) && proc_kill(&c->init->child.proc, SIGKILL) == 0;
 }
 
-void container_delete_state(struct container *c)
+void container_unmount_state(const struct container *c)
+{
+    _free_ char *state = fs_join(c->runtime.root, c->id);
+    int r = state ? mount_unmount_below(state) : -ENOMEM;
+
+    if (r < 0)
+        log_warn("unmount what the OCI runtime left of container %s: %s", c->id, err_strerror(r));
+}
+
+void container_remove_state(const struct container *c)
 {
     _free_ char *state = fs_join(c->runtime.root, c->id);
 
-    log_warn("container %s is deleted without its OCI runtime: %s is missing", c->id,
-             c->runtime.path);
-    container_kill_all(c);
+    if (state && !fs_exists(AT_FDCWD, state))
+        return;
+    container_unmount_state(c);
     int r = state ? fs_rm_rf(AT_FDCWD, state) : -ENOMEM;
     if (r < 0 && r != -ENOENT)
         log_warn("remove what the OCI runtime kept of container %s: %s", c->id, err_strerror(r));
+}
+
+void container_delete_state(struct container *c)
+{
+    log_warn("container %s is deleted without its OCI runtime: %s is missing", c->id,
+             c->runtime.path);
+    container_kill_all(c);
+    container_remove_state(c);
     c->lost_runtime = true; /* so its groups go at its release */
 }
 

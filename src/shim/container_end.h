@@ -13,6 +13,12 @@
 void containers_end(struct shim *s);
 /* SIGKILL to all its processes, also those of a paused one. False: there was none. */
 bool container_kill_all(struct container *c);
+/* runc mounts its own file in the directory where it keeps the container's state, for a moment of
+ * each call, and one that is killed then leaves it there: the directory could not be removed. */
+void container_unmount_state(const struct container *c);
+/* After the runtime has deleted the container: the directory, if it is still there. Of that runc
+ * says nothing but in its log. */
+void container_remove_state(const struct container *c);
 /* What the OCI runtime keeps of it, and its groups, for a container that is to be deleted. Its
  * processes are killed. */
 void container_delete_state(struct container *c);

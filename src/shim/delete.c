@@ -62,6 +62,17 @@ static bool runtime_has_state(const char *root, const char *id)
     return !path || fs_exists(AT_FDCWD, path);
 }
 
+static void unmount_below(const char *dir, const char *name)
+{
+    _free_ char *path = fs_join(dir, name);
+
+    if (!path)
+        return;
+    int r = mount_unmount_below(path);
+    if (r < 0)
+        log_warn("failed to unmount %s: %s", path, err_strerror(r));
+}
+
 static char *find_runtime(char *recorded, const char *bundle)
 {
     _cleanup_(oci_config_done) struct oci_config config = {};
@@ -97,6 +108,7 @@ static bool delete_by_runtime(const char *bundle, const char *namespace_, const 
     _free_ char *root = options_runtime_root(&options, namespace_);
     if (!root || !runtime_has_state(root, id))
         return true;
+    unmount_below(root, id); /* what a killed runc leaves there, see container_end.h */
     _free_ char *runtime = find_runtime(TAKE(recorded), bundle);
     if (!runtime) {
         log_warn("no OCI runtime found to delete container %s with", id);
@@ -136,17 +148,6 @@ static void kill_rest(const char *bundle, const char *id)
         log_warn("container %s: its processes cannot be killed: %s", id, err_strerror(left));
 }
 
-static void unmount(const char *bundle)
-{
-    _free_ char *rootfs = fs_join(bundle, "rootfs");
-
-    if (!rootfs)
-        return;
-    int r = mount_unmount_below(rootfs);
-    if (r < 0)
-        log_warn("failed to unmount %s: %s", rootfs, err_strerror(r));
-}
-
 /* The containers of a sandbox whose shim was killed: their daemon leaves them to us. */
 static void end_sandbox(const char *bundle, const char *namespace_)
 {
@@ -162,7 +163,7 @@ static void end_sandbox(const char *bundle, const char *namespace_)
         target[n] = '\0';
         kill_rest(target, id);
         delete_by_runtime(target, namespace_, id, RUNTIME_AGAIN_TIMEOUT_MS);
-        unmount(target);
+        unmount_below(target, "rootfs");
     }
     if (dir)
         closedir(dir);
@@ -266,7 +267,7 @@ int action_delete(const struct args *args, struct err *e)
         deleted = delete_by_runtime(bundle, args->namespace_, args->id, RUNTIME_AGAIN_TIMEOUT_MS);
     }
     end_sandbox(bundle, args->namespace_);
-    unmount(bundle);
+    unmount_below(bundle, "rootfs");
     remove_socket(bundle, args);
     if (record.at.tv_sec == 0)
         record.at = clock_realtime();

@@ -93,7 +93,10 @@ static void on_deleted(void *userdata, const struct err *e, const char *output)
         container_delete_state(p->container);
         e = NULL;
     }
+    if (!e)
+        container_remove_state(p->container);
     if (e && (strstr(e->msg, "busy") || strstr(e->msg, "Busy")) && op->tries++ < DELETE_TRIES) {
+        container_unmount_state(p->container);
         event_timer_arm(p->container->shim->loop, &op->timer, DELETE_RETRY_MS, on_delete_retry);
         return;
     }

@@ -69,6 +69,27 @@ wait $P""", real)
         assert not rig.processes_of(name)
 
 
+@pytest.mark.parametrize("verb", ["create", "exec"])
+@pytest.mark.parametrize("who", ["the shim", "the delete of a dead shim"])
+def test_leaves_a_mount_where_its_state_is(rig, verb, who):
+    """As runc does when it is killed at the right moment: the container can be deleted."""
+    state = f"/run/containerd/runc/{rig.ns}/c1"
+    options = wrapper(rig, f"""
+[ "$COMMAND" = {verb} ] || exec $REAL "$@"
+mkdir -p {state}
+touch {state}/runc.XXXXXX
+mount --bind $REAL {state}/runc.XXXXXX
+{'' if who == 'the shim' else 'kill -9 $PPID'}
+kill -9 $$""", shutil.which("runc") or RUNTIMES[0])
+    rig.container("c1", options=options)
+    with pytest.raises(grpc.RpcError):
+        rig.create("c1")
+        rig.start("c1")
+        rig.execute("c1", "e1", ("true",))
+    rig.remove("c1")
+    assert rig.left_behind() == []
+
+
 def test_daemon_dies_while_it_creates(rig):
     """The next daemon waits for the container that the shim is still making, and has it then."""
     gate = rig.d.base / "gate"
