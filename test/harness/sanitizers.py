@@ -9,6 +9,8 @@ import pathlib
 import re
 import tempfile
 
+from .memory import is_sanitized
+
 VARIABLES = ("ASAN_OPTIONS", "TSAN_OPTIONS", "UBSAN_OPTIONS")
 
 # What a program says in place of its leaks when it ends while it is traced, as those are that a test is to stop at
@@ -16,7 +18,15 @@ VARIABLES = ("ASAN_OPTIONS", "TSAN_OPTIONS", "UBSAN_OPTIONS")
 TRACED = re.compile(r"^==\d+==(LeakSanitizer has encountered a fatal error|HINT: .*LSAN_OPTIONS|HINT: .* under ptrace)"
                     r".*\n", re.MULTILINE)
 
+# How much longer programs with a sanitizer may take.
+SLOWER = 8
+
 _directory = None
+
+
+def patience(seconds):
+    """What is long enough for programs without a sanitizer, for those of this build."""
+    return seconds * SLOWER if is_sanitized() else seconds
 
 
 def begin():
