@@ -178,7 +178,9 @@ class Rig:
 
     def forget(self):
         """At the end: what a failed test has left, and what the namespace itself has made."""
-        for name in self.names if self.d.process and self.d.process.poll() is None else ():
+        if not self.d.process:
+            self.d.start()  # who may end them; without the OCI runtime's state, below, that is harder
+        for name in self.names if self.d.process.poll() is None else ():
             try:
                 self.remove(name)
             except (grpc.RpcError, AssertionError):
