@@ -311,21 +311,22 @@ static int set_up_process(void)
     return neg_errno(prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0));
 }
 
+/* On failure, too, serving_free() is to follow. */
 static int set_up(struct serving *s, const struct args *args, bool v1, struct err *e)
 {
     struct shim *shim = &s->shim;
     const char *ttrpc_address = getenv("TTRPC_ADDRESS");
     int listen_fd = -EBADF;
 
-    if (!v1 && address_check_daemon(ttrpc_address, e) < 0)
-        return ERR_RETURN;
-    int r = set_up_process();
-    if (r == 0)
-        r = event_loop_init(&s->loop);
-    if (r < 0)
-        return err_errno(e, r, "failed to set up the shim");
+    int r = event_loop_init(&s->loop);
     reaper_init(&s->reaper, &s->loop);
     list_init(&shim->alive);
+    if (r == 0)
+        r = set_up_process();
+    if (r < 0)
+        return err_errno(e, r, "failed to set up the shim");
+    if (!v1 && address_check_daemon(ttrpc_address, e) < 0)
+        return ERR_RETURN;
     shim->loop = &s->loop;
     shim->reaper = &s->reaper;
     shim->publish = on_publish;
@@ -399,6 +400,7 @@ int action_serve(const struct args *args, bool v1, struct err *e)
     if (set_up(s, args, v1, e) < 0) {
         log_error("%s", e->msg);
         dup2(stderr_fd, STDERR_FILENO); /* for who has started this by hand */
+        serving_free(s);
         return EXIT_FAILURE;
     }
     close_fd(&stderr_fd);
