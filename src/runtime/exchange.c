@@ -11,11 +11,13 @@
 #include "base/list.h"
 #include "base/str.h"
 #include "runtime/event_fields.h"
+#include "runtime/late_ends.h"
 #include "wire/pb.h"
 
 struct exchange {
     pthread_mutex_t lock;
     struct list subscriptions;
+    struct late_ends late;
     exchange_gate_fn gate;
     void *gate_userdata;
 };
@@ -36,6 +38,7 @@ int exchange_new(struct exchange **ret)
         return -ENOMEM;
     pthread_mutex_init(&x->lock, NULL);
     list_init(&x->subscriptions);
+    late_ends_init(&x->late);
     *ret = x;
     return 0;
 }
@@ -44,6 +47,7 @@ struct exchange *exchange_free(struct exchange *x)
 {
     if (!x)
         return NULL;
+    late_ends_done(&x->late);
     pthread_mutex_destroy(&x->lock);
     free(x);
     return NULL;
@@ -96,6 +100,7 @@ static void deliver(struct exchange *x, const Pb__Types__Envelope *envelope)
         if (filter_matches(s->filter, event_fields_get, &fields))
             s->fn(s->userdata, envelope);
     }
+    late_ends_note(&x->late, envelope);
     pthread_mutex_unlock(&x->lock);
     event_fields_done(&fields);
 }
@@ -167,6 +172,29 @@ int exchange_forward(struct exchange *x, const Pb__Types__Envelope *envelope, st
     return 0;
 }
 
+int exchange_await_end(struct exchange *x, const char *ns, const char *id)
+{
+    pthread_mutex_lock(&x->lock);
+    int r = late_ends_await(&x->late, ns, id);
+    pthread_mutex_unlock(&x->lock);
+    return r;
+}
+
+/* Under the lock. */
+static void tell_late_ends(struct exchange *x, struct subscription *s)
+{
+    const struct list *kept = late_ends_kept(&x->late);
+    const struct late_end *end;
+
+    LIST_FOREACH (end, kept, link) {
+        struct event_fields fields;
+        event_fields_init(&fields, end->envelope);
+        if (filter_matches(s->filter, event_fields_get, &fields))
+            s->fn(s->userdata, end->envelope);
+        event_fields_done(&fields);
+    }
+}
+
 int exchange_subscribe(struct exchange *x, struct filter *filter, exchange_event_fn fn,
                        void *userdata, struct subscription **ret)
 {
@@ -177,6 +205,7 @@ int exchange_subscribe(struct exchange *x, struct filter *filter, exchange_event
     *s = (struct subscription){.exchange = x, .filter = filter, .fn = fn, .userdata = userdata};
     pthread_mutex_lock(&x->lock);
     list_push_back(&x->subscriptions, &s->link);
+    tell_late_ends(x, s);
     pthread_mutex_unlock(&x->lock);
     *ret = s;
     return 0;

@@ -222,6 +222,8 @@ static void take_lost(struct tasks *t, struct lost_shim *shim)
         proc_done(&shim->proc);
         return;
     }
+    if (exchange_await_end(t->exchange, shim->ns, shim->id) < 0)
+        log_warn("the end of task %s will not be kept: out of memory", task->key);
     o->task = task;
     o->proc = shim->proc;
     if (workq_submit(t->pool, &o->job, end_run) < 0) {

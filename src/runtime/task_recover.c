@@ -324,6 +324,8 @@ static void recover_one(struct tasks *t, const char *ns, const char *id, bool is
         free(rec);
         return;
     }
+    if (exchange_await_end(t->exchange, ns, id) < 0)
+        log_warn("recover task %s: its end will not be kept: out of memory", task->key);
     rec->task = task;
     pb__task__connect_request__init(&rec->connect);
     pb__task__state_request__init(&rec->state);

@@ -162,6 +162,65 @@ static void validation(void **state)
     exchange_free(x);
 }
 
+static void end_task(struct exchange *x, const char *id, const char *process)
+{
+    Pb__Event__TaskExit event = PB__EVENT__TASK_EXIT__INIT;
+    struct err e = ERR_INIT;
+
+    event.container_id = (char *)id;
+    event.id = (char *)process;
+    assert_int_equal(exchange_publish(x, "ns", "/tasks/exit", &event.base, &e), 0);
+}
+
+static size_t heard_by_a_late_one(struct exchange *x, const char *filter)
+{
+    struct heard h;
+
+    subscribe(x, filter, &h);
+    exchange_unsubscribe(h.subscription);
+    return h.n;
+}
+
+/* What was found at the start is told to those who come later, until it is made anew. */
+static void late_subscribers(void **state)
+{
+    Pb__Event__TaskCreate create = PB__EVENT__TASK_CREATE__INIT;
+    Pb__Event__TaskOOM oom = PB__EVENT__TASK_OOM__INIT;
+    Pb__Event__TaskPaused paused = PB__EVENT__TASK_PAUSED__INIT;
+    struct exchange *x = NULL;
+    struct err e = ERR_INIT;
+    struct heard h;
+
+    assert_int_equal(exchange_new(&x), 0);
+    end_task(x, "found", "found");
+    assert_int_equal(heard_by_a_late_one(x, NULL), 0);
+    assert_int_equal(exchange_await_end(x, "ns", "found"), 0);
+    assert_int_equal(exchange_await_end(x, "ns", "other"), 0);
+    subscribe(x, NULL, &h);
+    oom.container_id = paused.container_id = (char *)"found";
+    assert_int_equal(exchange_publish(x, "ns", "/tasks/oom", &oom.base, &e), 0);
+    assert_int_equal(exchange_publish(x, "ns", "/tasks/paused", &paused.base, &e), 0);
+    end_task(x, "found", "exec");
+    end_task(x, "found", "found");
+    end_task(x, "new", "new");
+    end_task(x, "other", "other");
+    exchange_unsubscribe(h.subscription);
+    assert_int_equal(h.n, 6); /* each once */
+
+    assert_int_equal(heard_by_a_late_one(x, NULL), 4);
+    assert_int_equal(heard_by_a_late_one(x, "topic==\"/tasks/exit\",namespace==ns"), 3);
+    assert_int_equal(heard_by_a_late_one(x, "namespace==elsewhere"), 0);
+    subscribe(x, NULL, &h);
+    assert_string_equal(h.last, "ns /tasks/exit containerd.events.TaskExit");
+    exchange_unsubscribe(h.subscription);
+
+    create.container_id = (char *)"found";
+    assert_int_equal(exchange_publish(x, "ns", "/tasks/create", &create.base, &e), 0);
+    end_task(x, "found", "found");
+    assert_int_equal(heard_by_a_late_one(x, NULL), 1);
+    exchange_free(x);
+}
+
 static void *publish_many(void *arg)
 {
     Pb__Event__TaskPaused event = PB__EVENT__TASK_PAUSED__INIT;
@@ -203,9 +262,8 @@ static void many_threads(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(fields_of_events),
-        cmocka_unit_test(nested_and_broken),
-        cmocka_unit_test(validation),
+        cmocka_unit_test(fields_of_events), cmocka_unit_test(nested_and_broken),
+        cmocka_unit_test(validation),       cmocka_unit_test(late_subscribers),
         cmocka_unit_test(many_threads),
     };
 

@@ -200,6 +200,36 @@ def bring_everything(rig):
     return alive, wiped
 
 
+def test_subscriber_that_comes_late(rig):
+    """A client notices the new daemon a second after the shims have: it hears all the same what ended meanwhile,
+    each end once, and nothing of what it deletes and makes anew."""
+    pids = {name: rig.run(name, ("sh", "-c", "while [ ! -e /go ]; do usleep 20000; done; exit 6"))
+            for name in ("ended", "lost", "other")}
+    shim = rig.shim("lost")
+    rig.d.kill()
+    pathlib.Path(f"/proc/{pids['ended']}/root/go").touch()
+    os.kill(shim, signal.SIGKILL)
+    rig.d.start()
+    assert rig.wait("ended") == 6
+    wait_until(lambda: rig.process("lost") is None, what="the end of what has lost its shim")
+    rig.run("new", ("true",))
+    assert rig.wait("new") == 0
+    events = rig.events()
+    wait_until(lambda: events.exits("lost") and events.exits("ended"), 5, "ends that were told before")
+    assert [e.exit_status for e in events.exits("ended") + events.exits("lost")] == [6, 137]
+    assert events.exits("new") == [] and events.exits("other") == []
+    events.stop()
+    assert rig.delete("ended") == 6
+    rig.create("ended")
+    again = rig.events()
+    wait_until(lambda: again.exits("lost"), 5, "an end that was told before")
+    assert again.exits("ended") == []
+    again.stop()
+    for name in ("ended", "lost", "other", "new"):
+        rig.remove(name)
+    assert rig.left_behind() == []
+
+
 def is_settled(rig, wiped):
     try:
         return (rig.d.answers() and all(rig.state(n) not in (None, "UNKNOWN") for n in ("running", "stopped", "paused"))
