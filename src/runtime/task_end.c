@@ -210,6 +210,54 @@ int tasks_delete(struct tasks *t, struct task *task, struct task_exit *ret, stru
     return 0;
 }
 
+struct deleted_check {
+    struct task *task; /* a reference */
+    struct workq_job job;
+};
+
+/* The event may also be a late one of a task that had the name before. */
+static void deleted_check_run(struct workq_job *job)
+{
+    struct deleted_check *check = container_of(job, struct deleted_check, job);
+    struct task *task = check->task;
+    Pb__Task__StateRequest request = PB__TASK__STATE_REQUEST__INIT;
+    struct shim *shim = tasks_live_shim(task->tasks, task);
+    struct task_exit exit;
+    struct err e = ERR_INIT;
+
+    request.id = task->id;
+    if (shim &&
+        shim_call_sync(shim, task->ns, "State", &request.base,
+                       &pb__task__state_response__descriptor,
+                       task->tasks->options.host.load_timeout_ms, NULL, &e) < 0 &&
+        e.code == ERR_NOT_FOUND) {
+        log_info("task %s was being removed when a daemon ended: removing the rest", task->key);
+        if (tasks_delete(task->tasks, task, &exit, &e) < 0 && e.code != ERR_NOT_FOUND)
+            log_warn("remove task %s: %s", task->key, e.msg);
+    }
+    shim_unref(shim);
+    task_unref(task);
+    free(check);
+}
+
+void task_check_deleted(struct task *task)
+{
+    struct tasks *t = task->tasks;
+
+    pthread_mutex_lock(&t->lock);
+    bool is_expected = task->state != TASK_LIVE || task->deleting;
+    pthread_mutex_unlock(&t->lock);
+    struct deleted_check *check = is_expected ? NULL : calloc(1, sizeof(*check));
+    if (!check)
+        return;
+    check->task = task_ref(task);
+    /* Refused when the daemon ends, and then the next one finds it so. */
+    if (workq_submit(t->pool, &check->job, deleted_check_run) < 0) {
+        task_unref(task);
+        free(check);
+    }
+}
+
 /* A shim that could not be reached may be alive all the same, and would be for ever. */
 void task_kill_unreachable(struct task *task)
 {

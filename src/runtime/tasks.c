@@ -7,6 +7,23 @@
 #include "runtime/tasks_private.h"
 #include "wire/pb.h"
 
+/* Of runtime v1 it is our own word. */
+static void saw_delete(struct tasks *t, const Pb__Types__Envelope *envelope)
+{
+    ProtobufCMessage *message = NULL;
+    struct err e = ERR_INIT;
+
+    if (!envelope->event ||
+        pb_unpack(&pb__event__task_delete__descriptor, envelope->event->value.data,
+                  envelope->event->value.len, &message, &e) < 0)
+        return;
+    const char *id = ((Pb__Event__TaskDelete *)message)->container_id;
+    _cleanup_(task_unrefp) struct task *task = tasks_find(t, envelope->namespace_, id);
+    if (task && !task->is_linux)
+        task_check_deleted(task);
+    pb_free(message);
+}
+
 /* Notes which tasks have been reported as started and ended, so that the end of a shim reports only
  * what nobody has heard yet. Called by whoever publishes: must not block. */
 static void tasks_saw(void *userdata, const Pb__Types__Envelope *envelope)
@@ -14,6 +31,10 @@ static void tasks_saw(void *userdata, const Pb__Types__Envelope *envelope)
     struct tasks *t = userdata;
     struct err e = ERR_INIT;
     ProtobufCMessage *message = NULL;
+    if (str_eq(envelope->topic, "/tasks/delete")) {
+        saw_delete(t, envelope);
+        return;
+    }
     bool is_start = str_eq(envelope->topic, "/tasks/start");
     const ProtobufCMessageDescriptor *type =
         is_start ? &pb__event__task_start__descriptor : &pb__event__task_exit__descriptor;
@@ -37,7 +58,8 @@ static void tasks_saw(void *userdata, const Pb__Types__Envelope *envelope)
 
 static int tasks_watch(struct tasks *t, struct err *e)
 {
-    static const char *const topics[] = {"topic==\"/tasks/start\"", "topic==\"/tasks/exit\""};
+    static const char *const topics[] = {"topic==\"/tasks/start\"", "topic==\"/tasks/exit\"",
+                                         "topic==\"/tasks/delete\""};
     struct filter *filter = NULL;
 
     int r = filter_parse(topics, ARRAY_SIZE(topics), &filter, e);

@@ -57,6 +57,10 @@ int tasks_connect(struct tasks *t, struct shim_endpoint *endpoint, struct shim *
 int tasks_connect_sync(struct tasks *t, struct shim_endpoint *endpoint, struct shim **ret,
                        struct err *e);
 
+/* [any thread] Its shim says that a container of its name was deleted. When that was its own, and
+ * the daemon that had asked for it died before it was done, the rest of the Delete follows. */
+void task_check_deleted(struct task *task);
+
 /* The cleanup of a task whose shim is gone: `delete` of the shim, events, waiters, bundle. */
 void task_cleanup_start(struct task *task);
 /* Removes a socket that its shim left behind: only below the socket directory, and only if nobody

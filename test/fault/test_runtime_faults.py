@@ -115,6 +115,30 @@ exec $REAL "$@" """)
     assert rig.left_behind() == []
 
 
+def test_daemon_dies_while_it_deletes(rig):
+    """The next daemon does not keep what the shim deletes meanwhile."""
+    gate = rig.d.base / "gate"
+    options = wrapper(rig, f"""
+[ "$COMMAND" = delete ] && {{ touch {rig.d.base}/begun; while [ ! -e {gate} ]; do sleep 0.01; done; }}
+exec $REAL "$@" """)
+    rig.run("c1", ("sh", "-c", "exit 6"), options=options)
+    assert rig.wait("c1") == 6
+    with concurrent.futures.ThreadPoolExecutor(1) as pool:
+        delete = pool.submit(rig.delete, "c1")
+        wait_until(lambda: (rig.d.base / "begun").exists(), what="the call of the runtime")
+        rig.d.kill()
+        assert isinstance(delete.exception(), grpc.RpcError)
+    rig.d.start()
+    assert rig.state("c1") == "STOPPED"
+    gate.touch()
+    wait_until(lambda: rig.process("c1") is None, 10, "the end of the task")
+    rig.forget_record("c1")
+    rig.run("c1", ("sh", "-c", "exit 7"))
+    assert rig.wait("c1") == 7
+    rig.remove("c1")
+    assert rig.left_behind() == []
+
+
 def test_busy_when_it_deletes(rig):
     """EBUSY some times, then success: it is tried again, and the caller does not hear of it."""
     options = wrapper(rig, f"""
