@@ -228,15 +228,27 @@ static void on_exec_launched(struct op *op)
     malloc_trim(0);
 }
 
+/* A container that is created and not started has its namespaces already, and init waits in them. */
+static int check_exec_start(const struct container *c, struct err *e)
+{
+    const struct process *init = c->init;
+    bool is_there = init->state == PROCESS_CREATED || init->state == PROCESS_RUNNING;
+
+    if (!init->has_ended && process_is_paused(init))
+        return process_refuse(init, "exec", e);
+    if (!is_there || init->has_ended || init->exit.pid == 0)
+        return err_set(e, ERR_FAILED_PRECONDITION,
+                       "container %s init process is not running: failed precondition", c->id);
+    return 0;
+}
+
 static void start_exec(struct op *op)
 {
     struct process *p = op->process;
     struct container *c = p->container;
     _free_ char *pid_file = str_printf("%s/%s.pid", c->bundle, p->exec_id);
 
-    if (c->init->state != PROCESS_RUNNING || c->init->has_ended) {
-        err_set(&op->error, ERR_FAILED_PRECONDITION,
-                "container %s init process is not running: failed precondition", c->id);
+    if (check_exec_start(c, &op->error) < 0) {
         op_end(op, &op->error);
         return;
     }

@@ -180,6 +180,35 @@ def test_exec(new):
     t.remove()
 
 
+def test_exec_before_start(new):
+    """The container's namespaces are there as soon as it is created."""
+    t = new("c1")
+    t.create()
+    t.exec("e1", "sh", "-c", "exit 4")
+    assert t.call("Start", exec_id="e1").pid > 1
+    assert t.call("Wait", exec_id="e1").exit_status == 4
+    t.call("DeleteProcess", exec_id="e1")
+    t.exec("e2", "sleep", "1000")
+    t.call("Start", exec_id="e2")
+    assert t.status() == CREATED and t.status(exec_id="e2") == RUNNING
+    t.call("Start")
+    assert t.status() == t.status(exec_id="e2") == RUNNING
+    t.end()
+    assert t.call("Wait", exec_id="e2").exit_status == 137
+    t.call("DeleteProcess", exec_id="e2")
+    t.remove()
+
+
+def test_exec_in_a_container_that_is_deleted_unstarted(new):
+    t = new("c1")
+    t.create()
+    t.exec("e1", "sleep", "1000")
+    pid = t.call("Start", exec_id="e1").pid
+    assert t.call("Delete").exit_status == 137
+    assert has_ended(pid)
+    t.daemon.ctr("containers", "rm", "c1")
+
+
 def test_exec_that_cannot_start(new):
     t = new("c1")
     t.run()

@@ -30,6 +30,7 @@ bool known[N];        /* the shim has it: init from Create, an exec from Exec */
 bool is_launching[N]; /* the runtime works on it: struct process.is_launching */
 bool alive[N];        /* the kernel has a process */
 bool is_dead[N];      /* it had one, which has ended: the pidfd is readable */
+bool is_created;      /* the container: init waits to be started, or is past that */
 bool rest_killed;     /* container_init_ended() has been there */
 bool stays[N];        /* it does not end by itself */
 bool has_ended[N];    /* the shim has looked at the pidfd: struct process.has_ended */
@@ -184,7 +185,7 @@ proctype process(byte i)
     /* Create of init, Exec of an exec: no exec once init has ended. */
     atomic { (i == 0 || (known[0] && state[0] != STOPPED && !has_ended[0])); known[i] = true };
     if
-    :: i == 0 -> atomic { alive[0] = true } /* `create` leaves the container's init waiting */
+    :: i == 0 -> atomic { alive[0] = true; is_created = true } /* `create` leaves the container's init waiting */
     :: else
     fi;
     /* Start: refused after init's end (container X init process is not running). */
@@ -193,7 +194,7 @@ proctype process(byte i)
 #ifdef BREAK_REFUSE
                 i > 0 ->
 #else
-                (i > 0 && state[0] == RUNNING && !has_ended[0] && !is_launching[0]) ->
+                (i > 0 && is_created && state[0] != STOPPED && !has_ended[0]) ->
 #endif
                 is_launching[i] = true }
         if
