@@ -70,7 +70,10 @@ Pb__V1types__Status answer_status(const struct process *p)
     case PROCESS_CREATED:
         return PB__V1TYPES__STATUS__CREATED;
     case PROCESS_RUNNING:
-        return PB__V1TYPES__STATUS__RUNNING;
+        /* Pausing freezes the whole container. */
+        return !process_is_init(p) && process_is_paused(p->container->init)
+                   ? answer_status(p->container->init)
+                   : PB__V1TYPES__STATUS__RUNNING;
     case PROCESS_PAUSING:
         return PB__V1TYPES__STATUS__PAUSING;
     case PROCESS_PAUSED:

@@ -209,6 +209,23 @@ def test_exec_in_a_container_that_is_deleted_unstarted(new):
     t.daemon.ctr("containers", "rm", "c1")
 
 
+def test_execs_of_a_paused_container(new):
+    t = new("c1")
+    t.run()
+    for exec_id in "e1", "e2":
+        t.exec(exec_id, "sleep", "1000")
+    t.call("Start", exec_id="e1")
+    t.call("Pause")
+    assert t.status(exec_id="e1") == PAUSED and t.status(exec_id="e2") == CREATED
+    assert "cannot exec in a paused state" in refused(t.call, "Start", exec_id="e2")[1]
+    t.call("Resume")
+    assert t.status(exec_id="e1") == RUNNING
+    t.end()
+    for exec_id in "e1", "e2":
+        t.call("DeleteProcess", exec_id=exec_id)
+    t.remove()
+
+
 def test_exec_that_cannot_start(new):
     t = new("c1")
     t.run()
