@@ -322,6 +322,9 @@ int process_adopt(struct process *p, const char *pid_file, struct err *e)
 
 int process_resize(struct process *p, uint32_t width, uint32_t height, struct err *e)
 {
+    /* A client follows its window until it hears of init's end: that is no error. */
+    if (p->state == PROCESS_STOPPED && process_is_init(p))
+        return 0;
     if (p->state == PROCESS_STOPPED)
         return err_set(e, ERR_UNKNOWN, "cannot resize a stopped container");
     if (p->state == PROCESS_DELETED)

@@ -226,6 +226,19 @@ def test_execs_of_a_paused_container(new):
     t.remove()
 
 
+def test_resize_of_a_task_that_has_ended(new):
+    t = new("c1")
+    t.run()
+    t.exec("e1", "true")
+    t.call("Start", exec_id="e1")
+    t.call("Wait", exec_id="e1")
+    assert "cannot resize a stopped container" in refused(t.call, "ResizePty", exec_id="e1", width=80, height=24)[1]
+    t.call("DeleteProcess", exec_id="e1")
+    t.end()
+    t.call("ResizePty", width=80, height=24)
+    t.remove()
+
+
 def test_exec_that_cannot_start(new):
     t = new("c1")
     t.run()
