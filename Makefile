@@ -42,7 +42,7 @@ bench:
 	$(MAKE) all
 	test/bench/bench $(BENCH_FLAGS) $(BUILD)/bin $(TABLES)
 
-# Daemon and shims killed at every call that changes something; `make test` has a part of it.
+# Daemon, shims and workers killed at every call that changes something; `make test` has a part of it.
 kill-matrix:
 	tools/install-dependencies test
 	$(MAKE) all

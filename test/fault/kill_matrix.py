@@ -1,8 +1,9 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: Apache-2.0
-"""Kills the daemon, and shims, at every system call that changes something during the life of a container.
+"""Kills the daemon, shims and workers at every system call that changes something during the life of a container, and
+while images come and go.
 
-    kill_matrix.py [--every N] [--runtime v2|v1] [--victim daemon|shim] [--verb VERB] [--point K] [--log PATH]
+    kill_matrix.py [--every N] [--of v2|v1|images] [--victim daemon|shim|worker] [--verb VERB] [--point K] [--log PATH]
 
 For each runtime, verb (create, start, exec, pause, resume, kill, delete) and victim a first run counts the points by tracing; then the
 verb is carried out once for each point, and the victim killed there. After each:
@@ -13,84 +14,39 @@ verb is carried out once for each point, and the victim killed there. After each
     everything can be removed, and nothing of it is left on the machine;
     the same id can be used again.
 
+The verbs of images, and what is looked at after them, are in image_matrix.py.
+
 Prints how many points there were and how many failed. WHERRY_BIN says where the programs are.
 """
 import argparse
 import pathlib
-import subprocess
 import sys
 import tempfile
-import threading
 import time
-import traceback
 
 import grpc
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 
-from fault.rig import V1, Bystander, Events, Rig, wait_until  # noqa: E402
+from fault import image_matrix  # noqa: E402
+from fault.image_matrix import ImageMatrix  # noqa: E402
+from fault.killer import CODE, INTERRUPTED, Failure, Killer, Rows, build  # noqa: E402
+from fault.rig import V1, Bystander, Rig, wait_until  # noqa: E402
 from harness import daemons  # noqa: E402
 
 VERBS = ("create", "start", "exec", "pause", "resume", "kill", "delete")
 VICTIMS = ("daemon", "shim")
 RUNTIMES = {"v2": "io.containerd.runc.v2", "v1": V1}
 SHIMS = {"v2": "containerd-shim-wherry-v2", "v1": "containerd-shim"}
-CODE = grpc.StatusCode
-# What a call may end with when the process behind it is killed.
-INTERRUPTED = (CODE.UNAVAILABLE, CODE.NOT_FOUND, CODE.CANCELLED, CODE.UNKNOWN, CODE.DEADLINE_EXCEEDED)
 
 
-def build(directory):
-    """The tracer."""
-    program = pathlib.Path(directory) / "killpoint"
-    subprocess.run(["cc", "-O1", "-o", program, pathlib.Path(__file__).parent / "killpoint.c"], check=True)
-    return program
-
-
-class Failure(Exception):
-    """What was not as it must be after a kill."""
-
-
-class Killer:
-    """The tracer at work on one process."""
-
-    def __init__(self, program, pid, point, child=None):
-        self.process = subprocess.Popen([program, str(pid), str(point), *([child] if child else [])],
-                                        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-        line = self.process.stdout.readline()
-        if line != "ready\n":
-            raise RuntimeError(f"the tracer does not start: {line} {self.process.stderr.read()}")
-        self.lines = []
-        self.thread = threading.Thread(target=self.read, daemon=True)
-        self.thread.start()
-
-    def read(self):
-        for line in self.process.stdout:
-            self.lines.append(line.strip())
-
-    @property
-    def has_killed(self):
-        return bool(self.lines) and self.lines[-1] == "killed"
-
-    def stop(self):
-        """The lines of the calls."""
-        self.process.kill()
-        self.process.wait()
-        self.thread.join(5)
-        return [line for line in self.lines if line[:1].isdigit()]
-
-
-class Matrix:
+class Matrix(Rows):
     def __init__(self, daemon, tracer, runtime="v2"):
-        self.d = daemon
-        self.tracer = tracer
-        self.runtime = runtime
+        super().__init__(daemon, tracer, runtime)
         self.rig = Rig(daemon, RUNTIMES[runtime])
         self.bystander = Bystander(self.rig)
         self.rig.before = self.rig.ledger()
         self.status = None  # what the verb "kill" was told
-        self.points = 0
-        self.failures = []
 
     # one verb
 
@@ -209,7 +165,7 @@ class Matrix:
 
     def once(self, verb, victim, point):
         """Carries the verb out and kills at this point; True if the point was reached."""
-        name = f"{victim}-{verb}-{self.runtime}"
+        name = f"{victim}-{verb}-{self.kind}"
         events = self.rig.events()
         seen = [events]
         self.status = None
@@ -219,7 +175,7 @@ class Matrix:
         if victim == "daemon":
             killer = Killer(self.tracer, self.d.pid, point)
         elif verb == "create":
-            killer = Killer(self.tracer, self.d.pid, point, SHIMS[self.runtime])
+            killer = Killer(self.tracer, self.d.pid, point, SHIMS[self.kind])
         else:
             killer = Killer(self.tracer, self.rig.shim(name), point)
         outcome = "OK"
@@ -262,8 +218,8 @@ class Matrix:
             events.stop()
         return reached, calls
 
-    def recover(self, name):
-        """After a failure: a clean start for the next point."""
+    def recover(self, verb, victim):
+        name = f"{victim}-{verb}-{self.kind}"
         if self.d.process and self.d.process.poll() is not None:
             self.d.kill()
         if not self.d.process:
@@ -274,29 +230,6 @@ class Matrix:
         except Exception as error:  # noqa: BLE001
             self.failures.append(f"{name} cannot be removed: {error}")
 
-    def row(self, verb, victim, every=1, only=None, deadline=None):
-        """All points of a verb and a victim."""
-        _, calls = self.once(verb, victim, 0)
-        points = [only] if only else range(1, len(calls) + 1, every)
-        tried = failed = missed = 0
-        for point in points:
-            if deadline and time.monotonic() > deadline:
-                break
-            tried += 1
-            try:
-                reached, _ = self.once(verb, victim, point)
-                missed += not reached
-            except Exception as error:  # noqa: BLE001
-                failed += 1
-                frames = traceback.extract_tb((error.__cause__ or error).__traceback__)
-                where = " ".join(f"{f.name}:{f.lineno}" for f in frames if "fault" in f.filename)
-                self.failures.append(f"{self.runtime} {victim} {verb} point {point} of {len(calls)}: {error} [{where}]")
-                print("FAILED", self.failures[-1], flush=True)
-                self.recover(f"{victim}-{verb}-{self.runtime}")
-        self.points += tried - missed
-        print(f"{self.runtime:4}{victim:8}{verb:8}{len(calls):5} points,{tried:5} tried,{missed:4} not reached,{failed:4} failed",
-              flush=True)
-
     def end(self):
         try:
             self.bystander.end()
@@ -305,12 +238,21 @@ class Matrix:
         self.rig.forget()
 
 
+def matrices(daemon, tracer, kind):
+    """Those that are asked for, one after the other, with the verbs of each victim."""
+    for runtime in [kind] if kind in RUNTIMES else RUNTIMES if not kind else ():
+        yield Matrix(daemon, tracer, runtime), {victim: VERBS for victim in VICTIMS}
+    # Each point is tried twice, once for each of what may come after a death.
+    for offset in (0, 1) if kind in (None, "images") else ():
+        yield ImageMatrix(daemon, tracer, offset), image_matrix.VERBS
+
+
 def main():
-    parser = argparse.ArgumentParser(description="Kills daemon and shims at every call that changes something.")
+    parser = argparse.ArgumentParser(description="Kills daemon, shims and workers at every call that changes something.")
     parser.add_argument("--every", type=int, default=1, help="only every so many points")
-    parser.add_argument("--runtime", choices=RUNTIMES)
-    parser.add_argument("--victim", choices=VICTIMS)
-    parser.add_argument("--verb", choices=VERBS)
+    parser.add_argument("--of", choices=[*RUNTIMES, "images"], help="tasks of one runtime, or images")
+    parser.add_argument("--victim", choices=[*VICTIMS, "worker"])
+    parser.add_argument("--verb", choices=[*VERBS, *image_matrix.VERBS["daemon"]])
     parser.add_argument("--point", type=int)
     parser.add_argument("--log", help="where the daemon's log is copied to")
     arguments = parser.parse_args()
@@ -319,10 +261,9 @@ def main():
         tracer = build(tmp)
         daemon = daemons.Daemon().start()
         try:
-            for runtime in [arguments.runtime] if arguments.runtime else RUNTIMES:
-                matrix = Matrix(daemon, tracer, runtime)
-                for victim in [arguments.victim] if arguments.victim else VICTIMS:
-                    for verb in [arguments.verb] if arguments.verb else VERBS:
+            for matrix, table in matrices(daemon, tracer, arguments.of):
+                for victim, verb in ((victim, verb) for victim, verbs in table.items() for verb in verbs):
+                    if arguments.verb in (None, verb) and arguments.victim in (None, victim):
                         matrix.row(verb, victim, arguments.every, arguments.point)
                 matrix.end()
                 points += matrix.points

@@ -4,7 +4,8 @@
  *
  *     killpoint PID N            the process PID, all of its threads, none of its children
  *     killpoint PID N PROGRAM    the first child of PID that executes PROGRAM (by the file's name),
- * from then on
+ *                                from then on
+ *     killpoint PID N PROGRAM +  that one and its children; who makes the call is killed
  *
  * Prints "ready" when it watches, then one line per such call, "<number> <name> <argument>", and
  * ends with "killed" (status 0) or, when the process ended by itself, "ended" (status 1). N = 0
@@ -36,6 +37,7 @@ struct watch {
     pid_t daemon; /* what is watched for children, 0: nothing is */
     pid_t target; /* 0: not born yet */
     const char *program;
+    bool with_children; /* of the target */
     unsigned long at, n;
 };
 
@@ -115,8 +117,8 @@ static void describe(pid_t pid, const struct __ptrace_syscall_info *info, int pa
             *c = '?';
 }
 
-/* At the entry of a call of a thread of the target. True if it was the last one. */
-static bool count_call(struct watch *w, pid_t pid)
+/* At the entry of a call of a thread of that process. True if it was the last one. */
+static bool count_call(struct watch *w, pid_t pid, pid_t group)
 {
     struct __ptrace_syscall_info info;
     char text[256];
@@ -130,7 +132,7 @@ static bool count_call(struct watch *w, pid_t pid)
         describe(pid, &info, calls[i].path, text, sizeof(text));
         printf("%lu %s %s\n", ++w->n, calls[i].name, text);
         if (w->n == w->at) {
-            kill(w->target, SIGKILL);
+            kill(group, SIGKILL);
             return true;
         }
         break;
@@ -171,19 +173,22 @@ static int seize_threads(pid_t pid, unsigned long options)
     return 0;
 }
 
-static pid_t group_of(pid_t thread)
+/* What /proc/PID/status says behind this word, 0: nothing. */
+static pid_t number_of(pid_t thread, const char *word)
 {
     char path[64], line[256];
-    int group = 0;
+    int number = 0;
 
     snprintf(path, sizeof(path), "/proc/%d/status", (int)thread);
     FILE *file = fopen(path, "re");
     while (file && fgets(line, sizeof(line), file))
-        if (sscanf(line, "Tgid: %d", &group) == 1)
+        if (strncmp(line, word, strlen(word)) == 0) {
+            number = (int)strtol(line + strlen(word), NULL, 10);
             break;
+        }
     if (file)
         fclose(file);
-    return group;
+    return number;
 }
 
 /* A process that is neither the daemon nor the target: a child that has just executed something, or
@@ -202,12 +207,18 @@ static void judge_child(struct watch *w, pid_t pid, int event)
     const char *name = strrchr(exe, '/');
     if (!w->target && name && strcmp(name + 1, w->program) == 0) {
         w->target = pid;
-        /* Its own children are nobody's business. */
-        ptrace(PTRACE_SETOPTIONS, pid, 0, PTRACE_O_TRACECLONE | PTRACE_O_TRACESYSGOOD);
+        unsigned long children = w->with_children ? PTRACE_O_TRACEFORK | PTRACE_O_TRACEVFORK : 0;
+        ptrace(PTRACE_SETOPTIONS, pid, 0, PTRACE_O_TRACECLONE | PTRACE_O_TRACESYSGOOD | children);
         ptrace(PTRACE_SYSCALL, pid, 0, 0);
     } else {
         ptrace(PTRACE_DETACH, pid, 0, 0);
     }
+}
+
+static bool is_watched(const struct watch *w, pid_t group)
+{
+    return w->target &&
+           (group == w->target || (w->with_children && number_of(group, "PPid:") == w->target));
 }
 
 /* What a stop means, and on. True when it is over. */
@@ -215,10 +226,10 @@ static bool on_stop(struct watch *w, pid_t pid, int status)
 {
     int event = status >> 16;
     int number = WSTOPSIG(status);
-    pid_t group = group_of(pid);
+    pid_t group = number_of(pid, "Tgid:");
 
-    if (w->target && group == w->target) {
-        if (number == (SIGTRAP | 0x80) && count_call(w, pid))
+    if (is_watched(w, group)) {
+        if (number == (SIGTRAP | 0x80) && count_call(w, pid, group))
             return true;
         int deliver = event || number == (SIGTRAP | 0x80) || number == SIGTRAP ? 0 : number;
         if (event == PTRACE_EVENT_STOP && number != SIGTRAP)
@@ -235,14 +246,15 @@ static bool on_stop(struct watch *w, pid_t pid, int status)
 
 int main(int argc, char **argv)
 {
-    if (argc < 3 || argc > 4) {
-        fprintf(stderr, "usage: killpoint PID N [PROGRAM]\n");
+    if (argc < 3 || argc > 5) {
+        fprintf(stderr, "usage: killpoint PID N [PROGRAM [+]]\n");
         return 2;
     }
     pid_t pid = (pid_t)strtol(argv[1], NULL, 10);
     struct watch w = {
         .at = strtoul(argv[2], NULL, 10),
-        .program = argc == 4 ? argv[3] : NULL,
+        .program = argc >= 4 ? argv[3] : NULL,
+        .with_children = argc == 5,
     };
     unsigned long options = PTRACE_O_TRACECLONE | PTRACE_O_TRACESYSGOOD;
     if (w.program) {

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A part of the matrix of deaths: every third point of each verb and victim, every sixth with runtime v1 (`make
-kill-matrix` tries all)."""
+"""A part of the matrix of deaths: every third point of each verb and victim, every sixth with runtime v1, every
+fifteenth with images (`make kill-matrix` tries all)."""
 import pytest
 
-from fault import kill_matrix
+from fault import image_matrix, kill_matrix
 
 
 @pytest.fixture(scope="module")
@@ -21,6 +21,16 @@ def test_killed_at_every_so_many_points(daemon, tracer, victim, runtime, every):
     assert not matrix.failures, "\n".join(matrix.failures)
     # Fewer would mean that the tracer has not seen the calls.
     assert matrix.points >= 15, f"only {matrix.points} points"
+
+
+def test_images_at_every_so_many_points(daemon, tracer):
+    matrix = image_matrix.ImageMatrix(daemon, tracer)
+    for victim, verbs in image_matrix.VERBS.items():
+        for verb in verbs:
+            matrix.row(verb, victim, 15)
+    matrix.end()
+    assert not matrix.failures, "\n".join(matrix.failures)
+    assert matrix.points >= 25, f"only {matrix.points} points"
 
 
 def test_the_tracer_kills_before_the_call(tracer, tmp_path):
