@@ -17,55 +17,65 @@ from harness import daemons
 CODE = grpc.StatusCode
 
 
-def gated(rig, number):
-    """A command that ends with this status as soon as the gate is open."""
-    return ("sh", "-c", f"while [ ! -e /gate/open ]; do usleep 20000; done; exit {number}")
+def gated(gate, number):
+    """A command that ends with this status as soon as the gate is open, and sleeps until then."""
+    return ("sh", "-c", f": </gates/{gate}; exit {number}")
 
 
-def gate(rig):
-    """A directory that all containers see as /gate, and the mount for their specs."""
-    path = rig.d.base / "gate"
-    path.mkdir()
-    return path, {"destination": "/gate", "type": "bind", "source": str(path), "options": ["rbind", "ro"]}
+class Gates:
+    """Fifos in a directory that all containers see: who opens one waits until somebody holds it for writing."""
+
+    def __init__(self, rig):
+        self.path = rig.d.base / "gates"
+        self.path.mkdir()
+        for gate in ("execs", "init"):
+            os.mkfifo(self.path / gate)
+        self.mount = {"destination": "/gates", "type": "bind", "source": str(self.path), "options": ["rbind", "ro"]}
+        self.pids = {}  # by (container, exec)
+
+    def open(self, seconds=10):
+        """Until all have ended: execs first, or the end of init would take them along."""
+        for gate in ("execs", "init"):
+            pids = [pid for (_, exec_id), pid in self.pids.items() if bool(exec_id) == (gate == "execs")]
+            fd = os.open(self.path / gate, os.O_RDWR)
+            try:
+                wait_until(lambda pids=pids: all(has_ended(pid) for pid in pids), seconds, f"the end of all {gate}")
+            finally:
+                os.close(fd)
 
 
 def run_gated(rig, containers, execs_each):
-    """Processes with a status each, by (container, exec), and what opens their gate."""
-    path, mount = gate(rig)
+    """The statuses of processes, by (container, exec), and their gates."""
+    gates = Gates(rig)
     expected = {}
 
     def run(number):
         name = f"c{number}"
-        rig.run(name, gated(rig, 10 + number % 90), extra_mounts=(mount,))
+        rig.run(name, gated("init", 10 + number % 90), extra_mounts=(gates.mount,))
         expected[name, ""] = 10 + number % 90
         for e in range(execs_each):
             status = 100 + (number * execs_each + e) % 100
-            rig.execute(name, f"e{e}", gated(rig, status))
+            rig.execute(name, f"e{e}", gated("execs", status))
             expected[name, f"e{e}"] = status
 
     with concurrent.futures.ThreadPoolExecutor(4) as pool:
         list(pool.map(run, range(containers)))
-    pids = [rig.process(*key).pid for key in expected]
-    return expected, pids, path / "open"
+    gates.pids = {key: rig.process(*key).pid for key in expected}
+    return expected, gates
 
 
 def check_ends(rig, expected):
     for (name, exec_id), status in expected.items():
-        # An exec of a container that ended before it was killed with it.
-        allowed = (status, 137) if exec_id else (status,)
-        assert rig.wait(name, exec_id) in allowed, (name, exec_id)
+        assert rig.wait(name, exec_id) == status, (name, exec_id)
         process = rig.process(name, exec_id)
-        assert process.exit_status in allowed and process.exited_at.seconds > 1_600_000_000
-        assert rig.wait(name, exec_id) == process.exit_status
+        assert process.exit_status == status and process.exited_at.seconds > 1_600_000_000
 
 
 def test_ends_while_the_daemon_is_away(rig):
     """20 containers and 60 execs end while nobody listens: each status is right, each end is told once."""
-    expected, pids, open_gate = run_gated(rig, scaled(20), 3)
+    expected, gates = run_gated(rig, scaled(20), 3)
     rig.d.kill()
-    # Execs first, or the end of init would take them along.
-    open_gate.touch()
-    wait_until(lambda: all(has_ended(pid) for pid in pids), scaled(15), "the end of all processes")
+    gates.open(scaled(15))
     rig.d.start()
     events = rig.events()
     check_ends(rig, expected)
@@ -85,10 +95,9 @@ def test_ends_while_the_daemon_is_away(rig):
 
 def test_events_wait_for_the_next_daemon(rig):
     """What ended while the daemon was away is told to a subscriber of the next one, once, execs before init."""
-    expected, pids, open_gate = run_gated(rig, 1, 12)
+    expected, gates = run_gated(rig, 1, 12)
     rig.d.kill()
-    open_gate.touch()
-    wait_until(lambda: all(has_ended(pid) for pid in pids), 10, "the end of all processes")
+    gates.open()
     shim = rig.shim("c0")
     os.kill(shim, signal.SIGSTOP)  # until there is a subscriber
     rig.d.start()
@@ -226,12 +235,11 @@ def test_storm_of_signals(rig):
 
 def test_stopped_daemon(rig):
     """SIGSTOP, 40 ends meanwhile, SIGCONT: callers are told that their time is over, and nothing is lost."""
-    expected, pids, open_gate = run_gated(rig, 4, 9)
+    expected, gates = run_gated(rig, 4, 9)
     events = rig.events()
     os.kill(rig.d.pid, signal.SIGSTOP)
     try:
-        open_gate.touch()
-        wait_until(lambda: all(has_ended(pid) for pid in pids), 10, "the end of all processes")
+        gates.open()
         with pytest.raises(grpc.RpcError) as error:
             rig.task("Get", container_id="c0", timeout=0.5)
         assert error.value.code() == CODE.DEADLINE_EXCEEDED
