@@ -267,3 +267,81 @@ def test_state_that_is_not_true(rig, what):
     assert rig.wait("c1") == 137 and rig.state("c1") == "STOPPED"
     rig.remove("c1")
     assert rig.left_behind() == []
+
+
+HOLD = 'touch $BASE/held; while [ ! -e $BASE/go ]; do sleep 0.02; done'
+
+
+def held(rig, call):
+    """A call whose runtime has done its work and is held before its end: how it is let go, and its outcome."""
+    results = []
+    thread = threading.Thread(target=lambda: results.append(outcome(call)))
+    thread.start()
+    wait_until((rig.d.base / "held").exists, what="the call of the runtime")
+
+    def let_go():
+        (rig.d.base / "go").touch()
+        thread.join(10)
+        return results[0]
+
+    return let_go
+
+
+@pytest.mark.parametrize("command", ["start", "exec"])
+def test_ends_before_its_start_has_ended(rig, command):
+    """The process is over while the runtime is still at it: its end is told after its start."""
+    events = rig.events()
+    options = runtime(rig, f"""
+[ $COMMAND = {command} ] && {{ "$REAL" "$@"; [ -z "$PID_FILE" ] || cp "$PID_FILE" $BASE/pid; {HOLD}; exit 0; }}""")
+    exec_id = "e1" if command == "exec" else ""
+    rig.container("c1", OBEDIENT if exec_id else ("sh", "-c", "exit 5"), options=options)
+    pid = rig.create("c1")
+    if exec_id:
+        rig.start("c1")
+        rig.add_exec("c1", exec_id, ("sh", "-c", "exit 5"))
+    let_go = held(rig, lambda: rig.start("c1", exec_id))
+    if exec_id:
+        pid = int((rig.d.base / "pid").read_text())
+    wait_until(lambda: has_ended(pid), what="the end of the process")
+    # By its second answer the shim, which does one thing at a time, has seen that end.
+    for _ in range(2):
+        rig.state("c1", exec_id)
+    assert let_go() > 1
+    assert rig.wait("c1", exec_id) == 5
+    wait_until(lambda: events.exits("c1", exec_id or None), what="the event of its end")
+    told = [topic for topic in events.topics("c1")
+            if topic in (("/tasks/exec-started", "/tasks/exit") if exec_id else ("/tasks/start", "/tasks/exit"))]
+    assert told == ["/tasks/exec-started" if exec_id else "/tasks/start", "/tasks/exit"]
+    events.stop()
+    if exec_id:
+        rig.delete_exec("c1", exec_id)
+    rig.remove("c1")
+    assert rig.left_behind() == []
+
+
+def test_killed_while_it_is_paused(rig):
+    """The kill comes when all is frozen and the pause has not ended yet: no process stays frozen with its death due."""
+    options = runtime(rig, f'[ $COMMAND = pause ] && [ ! -e $BASE/go ] && {{ "$REAL" "$@"; {HOLD}; exit 0; }}')
+    pid = rig.run("c1", options=options)
+    let_go = held(rig, lambda: rig.task("Pause", container_id="c1"))
+    assert is_frozen(rig, "c1")
+    rig.kill("c1")
+    let_go()
+    assert rig.wait("c1", timeout=5) == 137 and has_ended(pid)
+    rig.remove("c1")
+    assert rig.left_behind() == []
+
+
+def test_killed_and_paused_at_once(rig):
+    """The runtime has said that it has killed the container, and a pause freezes it before it has died of that."""
+    options = runtime(rig, f"""
+[ $COMMAND = kill ] && [ ! -e $BASE/killed ] && {{ touch $BASE/killed; exit 0; }}
+[ $COMMAND = pause ] && {{ {HOLD}; "$REAL" "$@"; kill -9 $(cat $BASE/init); exit 0; }}""")
+    pid = rig.run("c1", options=options)
+    (rig.d.base / "init").write_text(str(pid))
+    let_go = held(rig, lambda: rig.task("Pause", container_id="c1"))
+    rig.kill("c1")
+    let_go()
+    assert rig.wait("c1", timeout=5) == 137 and has_ended(pid)
+    rig.remove("c1")
+    assert rig.left_behind() == []
