@@ -95,14 +95,15 @@ static void on_deleted(void *userdata, const struct err *e, const char *output)
     }
     if (!e)
         container_remove_state(p->container);
+    /* Where it knows nothing of the container its groups are left. */
+    if (e ? is_gone(e->msg) : child_is_alive(&p->child))
+        p->container->lost_runtime = true;
     if (e && (strstr(e->msg, "busy") || strstr(e->msg, "Busy")) && op->tries++ < DELETE_TRIES) {
         container_unmount_state(p->container);
         event_timer_arm(p->container->shim->loop, &op->timer, DELETE_RETRY_MS, on_delete_retry);
         return;
     }
-    if (e && is_gone(e->msg))
-        p->container->lost_runtime = true; /* it knows nothing of the groups either */
-    else if (e)
+    if (e && !is_gone(e->msg))
         err_set(&op->error, e->code, "failed to delete task: %s", e->msg);
     op->runtime_done = true;
     if (op->stdio_begun) {
@@ -164,17 +165,25 @@ void process_delete(struct process *p, struct process_exit *ret_exit, done_fn do
 
 /* Kill. */
 
+/* A runtime that is missing, or has lost what it kept of the container, cannot reach what runs. */
+static bool kill_without_runtime(const struct op *op, const struct err *e)
+{
+    struct process *p = op->process;
+
+    if (!runtime_is_missing(e) && !(is_gone(e->msg) && child_is_alive(&p->child)))
+        return false;
+    if (op->signal == SIGKILL)
+        return container_kill_all(p->container);
+    return child_is_alive(&p->child) && proc_kill(&p->child.proc, op->signal) == 0;
+}
+
 static void on_killed(void *userdata, const struct err *e, const char *output)
 {
     struct op *op = userdata;
     struct container *c = op->process->container;
 
-    /* SIGKILL does not need the runtime, nor what the runtime knew of the container. */
-    bool forgot = e && is_gone(e->msg) && child_is_alive(&c->init->child);
-    if (e && (forgot || runtime_is_missing(e)) && op->signal == SIGKILL && container_kill_all(c)) {
-        c->lost_runtime |= forgot; /* so its groups go at its release */
+    if (e && kill_without_runtime(op, e))
         e = NULL;
-    }
     if (!e) {
         /* Of a paused container the signal would wait until it goes on: crun leaves it at that. */
         if (op->signal == SIGKILL) {

@@ -165,6 +165,26 @@ def runtime_missing_paused(rig, name):
     path.unlink()
 
 
+def forget_state(rig, name):
+    """What the OCI runtime keeps of it is removed by somebody."""
+    shutil.rmtree(f"/run/containerd/runc/{rig.ns}/{name}")
+
+
+def state_removed(rig, name):
+    running(rig, name)
+    forget_state(rig, name)
+
+
+def state_removed_created(rig, name):
+    created(rig, name)
+    forget_state(rig, name)
+
+
+def state_removed_paused(rig, name):
+    paused(rig, name)
+    forget_state(rig, name)
+
+
 def rootfs_busy(rig, name):
     running(rig, name)
     bundle = next(rig.d.state.glob(f"io.containerd.runtime.*/{rig.ns}/{name}"))
@@ -178,7 +198,8 @@ def bundle_removed(rig, name):
 
 
 STATES = [creating, created, running, paused, pausing, exec_running, stopped, exec_not_deleted, shim_killed,
-          runtime_missing, runtime_missing_created, runtime_missing_paused, rootfs_busy, bundle_removed]
+          runtime_missing, runtime_missing_created, runtime_missing_paused, state_removed,
+          state_removed_created, state_removed_paused, rootfs_busy, bundle_removed]
 
 
 @pytest.mark.parametrize("state", STATES, ids=lambda state: state.__name__)
