@@ -27,6 +27,7 @@
 #include "shim/actions.h"
 #include "shim/address.h"
 #include "shim/options.h"
+#include "shim/runtime_program.h"
 #include "shim/sandbox.h"
 #include "task.v2.pb-c.h"
 #include "wire/pb.h"
@@ -100,6 +101,7 @@ static bool delete_by_runtime(const char *bundle, const char *namespace_, const 
 {
     _cleanup_(options_done) struct options options = {};
     _cleanup_(buf_done) struct buf output = BUF_INIT(OUTPUT_MAX);
+    _cleanup_(runtime_program_done) struct runtime_program program = RUNTIME_PROGRAM_NULL;
     _free_ char *recorded = NULL;
     int status = 0;
 
@@ -122,7 +124,10 @@ static bool delete_by_runtime(const char *bundle, const char *namespace_, const 
                                 options.systemd_cgroup ? "--force" : id,
                                 options.systemd_cgroup ? id : NULL,
                                 NULL};
-    const struct proc_spawn s = {.path = runtime, .exec_fd = -EBADF, .argv = argv, .cwd = "/"};
+    const struct proc_spawn s = {.path = runtime,
+                                 .exec_fd = runtime_program_fd(&program, runtime),
+                                 .argv = argv,
+                                 .cwd = "/"};
     int r = proc_run(&s, NULL, 0, timeout_ms, &output, &status);
     if (r < 0)
         log_warn("%s delete of container %s: %s", runtime, id, err_strerror(r));

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Shims that die, hang, lie, and lose what they live from."""
 import concurrent.futures
+import ctypes
 import itertools
 import os
 import pathlib
@@ -114,6 +115,43 @@ def sleepers():
         except OSError:
             pass
     return found
+
+
+class Made:
+    """The names of what is made in a directory."""
+
+    IN_CREATE, IN_NONBLOCK = 0x100, os.O_NONBLOCK
+
+    def __init__(self, directory):
+        libc = ctypes.CDLL(None, use_errno=True)
+        self.fd = libc.inotify_init1(self.IN_NONBLOCK)
+        assert self.fd >= 0 and libc.inotify_add_watch(self.fd, os.fsencode(directory), self.IN_CREATE) >= 0
+
+    def names(self):
+        found = []
+        try:
+            data = os.read(self.fd, 1 << 20)
+        except BlockingIOError:
+            data = b""
+        while data:
+            length = int.from_bytes(data[12:16], sys.byteorder)
+            found.append(data[16:16 + length].rstrip(b"\0").decode())
+            data = data[16 + length:]
+        os.close(self.fd)
+        return found
+
+
+@pytest.mark.skipif(not shutil.which("crun"), reason="there is no crun")
+def test_clean_up_is_spared_a_second_start(rig):
+    """crun is executed from its detached mount after a shim's death as well: nothing of it in /tmp that would stay if
+    it were killed."""
+    options = message_class("containerd.runc.v1.Options")(binary_name="crun")
+    rig.run("c1", options=options)
+    made = Made("/tmp")
+    os.kill(rig.shim("c1"), signal.SIGKILL)
+    wait_until(lambda: rig.process("c1") is None, what="the end of the task")
+    assert [name for name in made.names() if name.startswith("crun.")] == []
+    is_clean(rig, "c1")
 
 
 def test_false_starts(quick):
