@@ -6,6 +6,7 @@
 
 #include <cmocka.h>
 #include <pthread.h>
+#include <semaphore.h>
 #include <signal.h>
 #include <stdatomic.h>
 #include <time.h>
@@ -104,6 +105,47 @@ static void jobs_may_free_themselves(_unused_ void **state)
     assert_int_equal(atomic_load(&done), 100);
 }
 
+struct idle {
+    sem_t began, go_on;
+    int done_before;
+};
+
+static void note_idle(void *userdata)
+{
+    struct idle *idle = userdata;
+
+    idle->done_before = atomic_load(&done);
+    sem_post(&idle->began);
+    sem_wait(&idle->go_on);
+}
+
+static void idleness_is_told_and_loses_no_job(_unused_ void **state)
+{
+    struct idle idle;
+    struct workq *q = NULL;
+    struct job jobs[4] = {{.number = 0}, {.number = 1}, {.number = 2}, {.number = 3}};
+
+    atomic_store(&done, 0);
+    atomic_store(&last, -1);
+    sem_init(&idle.began, 0, 0);
+    sem_init(&idle.go_on, 0, 0);
+    assert_int_equal(workq_new(1, &q), 0);
+    workq_on_idle(q, note_idle, &idle);
+    for (int i = 0; i < 3; i++)
+        assert_int_equal(workq_submit(q, &jobs[i].job, count), 0);
+    sem_wait(&idle.began);
+    assert_int_equal(idle.done_before, 3);
+    /* There is but one thread, and it is busy telling. */
+    assert_int_equal(workq_submit(q, &jobs[3].job, count), 0);
+    sem_post(&idle.go_on);
+    q = workq_free(q);
+    assert_int_equal(atomic_load(&done), 4);
+    /* A pool that ends is not idle. */
+    assert_int_equal(sem_trywait(&idle.began), -1);
+    sem_destroy(&idle.began);
+    sem_destroy(&idle.go_on);
+}
+
 static void unused_queue(_unused_ void **state)
 {
     struct workq *q = NULL;
@@ -121,6 +163,7 @@ int main(void)
         cmocka_unit_test(all_jobs_run_in_order),
         cmocka_unit_test(jobs_run_side_by_side),
         cmocka_unit_test(jobs_may_free_themselves),
+        cmocka_unit_test(idleness_is_told_and_loses_no_job),
         cmocka_unit_test(unused_queue),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -27,6 +27,8 @@ struct workq {
     unsigned n_jobs;
     unsigned n_threads, n_idle, max_threads;
     bool ending;
+    workq_idle_fn on_idle; /* NULL: nobody wants to know */
+    void *userdata;        /* of on_idle */
 };
 
 int workq_new(unsigned max_threads, struct workq **ret)
@@ -49,6 +51,12 @@ int workq_new(unsigned max_threads, struct workq **ret)
     pthread_condattr_destroy(&attr);
     *ret = q;
     return 0;
+}
+
+void workq_on_idle(struct workq *q, workq_idle_fn fn, void *userdata)
+{
+    q->on_idle = fn;
+    q->userdata = userdata;
 }
 
 static struct worker *worker_new(struct workq *q)
@@ -134,18 +142,31 @@ static struct workq_job *next_job(struct workq *q)
     return container_of(l, struct workq_job, link);
 }
 
-static void *thread_main(void *arg)
+/* Until none has come for a while, with the lock held between them. */
+static void run_jobs(struct workq *q)
 {
-    struct worker *w = arg;
-    struct workq *q = w->queue;
-    struct workq_job *job;
-
-    pthread_mutex_lock(&q->lock);
-    while ((job = next_job(q))) {
+    for (struct workq_job *job; (job = next_job(q));) {
         pthread_mutex_unlock(&q->lock);
         job->fn(job);
         pthread_mutex_lock(&q->lock);
     }
+}
+
+static void *thread_main(void *arg)
+{
+    struct worker *w = arg;
+    struct workq *q = w->queue;
+
+    pthread_mutex_lock(&q->lock);
+    /* What comes during on_idle may find no room for another thread, and is ours then. */
+    do {
+        run_jobs(q);
+        if (q->n_threads == 1 && !q->ending && q->on_idle) {
+            pthread_mutex_unlock(&q->lock);
+            q->on_idle(q->userdata);
+            pthread_mutex_lock(&q->lock);
+        }
+    } while (!list_is_empty(&q->jobs));
     /* Each joins those before it, so that at most one lies about. */
     join_left(q);
     q->n_threads--;

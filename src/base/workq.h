@@ -12,6 +12,7 @@
 struct workq;
 struct workq_job;
 typedef void (*workq_fn)(struct workq_job *job);
+typedef void (*workq_idle_fn)(void *userdata);
 
 /* Embedded in its owner; the queue does not touch it once fn was called. */
 struct workq_job {
@@ -25,6 +26,10 @@ struct workq_job {
 
 /* Returns 0 or negative errno. */
 int workq_new(unsigned max_threads, struct workq **ret);
+/* fn is called on the last thread before that leaves, which is WORKQ_IDLE_MS after the last job: the
+ * time to give back what only work needs. Jobs may come and run meanwhile. To be set before the
+ * first job, once. */
+void workq_on_idle(struct workq *q, workq_idle_fn fn, void *userdata);
 /* Waits for all queued and running jobs and ends the threads; from then on jobs are refused. Others
  * may go on submitting meanwhile, so a loop that the jobs need can turn until they are done. */
 void workq_end(struct workq *q);

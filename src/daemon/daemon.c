@@ -332,6 +332,15 @@ static int setup_listeners(struct daemon *d, struct err *e)
     return r;
 }
 
+/* On the last thread of the pool, when there has been nothing to do for a while. */
+static void give_memory_back(void *userdata)
+{
+    struct daemon *d = userdata;
+
+    db_release_memory(d->db);
+    malloc_trim(0);
+}
+
 static int setup(struct daemon *d, struct err *e)
 {
     int r = setup_signals(d, e);
@@ -349,6 +358,8 @@ static int setup(struct daemon *d, struct err *e)
         err_errno(e, r, "make event loop");
     if (r >= 0 && (r = workq_new(POOL_THREADS, &d->pool)) < 0)
         err_errno(e, r, "make thread pool");
+    if (r >= 0)
+        workq_on_idle(d->pool, give_memory_back, d);
     if (r >= 0)
         r = setup_store(d, e);
     if (r >= 0)

@@ -136,6 +136,9 @@ static void set_up_process(void)
 {
     /* Counting every allocation takes a lock of its own; nobody reads the counters. */
     sqlite3_config(SQLITE_CONFIG_MEMSTATUS, 0);
+    /* The page cache is one piece, which the C library maps by itself: pages among everything else
+     * on the heap would leave holes there that cannot be given back. */
+    sqlite3_config(SQLITE_CONFIG_PAGECACHE, NULL, 0, -CACHE_KIB);
 }
 
 /* Makes the file with its mode, and refuses what is not a plain file before SQLite touches it. */
@@ -648,6 +651,13 @@ const char *db_column_text(sqlite3_stmt *stmt, int column)
 char *db_column_dup(sqlite3_stmt *stmt, int column)
 {
     return strdup(db_column_text(stmt, column));
+}
+
+void db_release_memory(struct db *db)
+{
+    pthread_mutex_lock(&db->lock);
+    sqlite3_db_release_memory(db->sqlite);
+    pthread_mutex_unlock(&db->lock);
 }
 
 uint64_t db_mutations(const struct db *db)

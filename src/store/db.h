@@ -88,5 +88,8 @@ struct timespec db_column_time(sqlite3_stmt *stmt, int column);
 const char *db_column_text(sqlite3_stmt *stmt, int column); /* "" for NULL; until the next step */
 char *db_column_dup(sqlite3_stmt *stmt, int column);
 
+/* Gives the page cache back; the next transactions fill it again from the file. */
+void db_release_memory(struct db *db);
+
 /* Rises with every committed write; the GC scheduler compares it. */
 uint64_t db_mutations(const struct db *db);

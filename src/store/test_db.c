@@ -61,6 +61,34 @@ static void reopen(struct test_store *t)
     assert_ok(t, db_open(t->path, &t->db, &t->e));
 }
 
+/* Of the pages, and a little more that stays. */
+static int cache_bytes(struct test_store *t)
+{
+    _cleanup_(db_txn_done) struct db_txn txn = DB_TXN_INIT;
+    sqlite3_stmt *stmt;
+    int bytes = 0, highest = 0;
+
+    assert_ok(t, db_begin(t->db, DB_READ, &txn, &t->e));
+    assert_ok(t, db_stmt(&txn, "SELECT 1", &stmt, &t->e));
+    assert_int_equal(
+        sqlite3_db_status(sqlite3_db_handle(stmt), SQLITE_DBSTATUS_CACHE_USED, &bytes, &highest, 0),
+        SQLITE_OK);
+    return bytes;
+}
+
+static void cache_is_given_back(void **state)
+{
+    struct test_store *t = *state;
+
+    assert_ok(t, insert(t->db, DB_WRITE, "a", &t->e));
+    int used = cache_bytes(t);
+    db_release_memory(t->db);
+    int left = cache_bytes(t);
+    assert_true(left <= used - 2 * 4096);
+    assert_int_equal(count(t), 1);
+    assert_true(cache_bytes(t) > left);
+}
+
 static void survives_reopening(void **state)
 {
     struct test_store *t = *state;
@@ -443,19 +471,13 @@ static void full_disk_removes_when_reopened(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        TEST(commit_and_rollback),
-        TEST(survives_reopening),
-        TEST(values_come_back),
-        TEST(statements_are_forgotten),
-        TEST(killed_in_the_middle),
-        TEST(second_owner_is_refused),
-        TEST(newer_schema_is_refused),
-        TEST(foreign_database_is_refused),
-        TEST(what_is_no_database_is_refused),
-        TEST(damage_is_survived),
-        TEST(full_disk),
-        TEST(full_disk_still_removes),
-        TEST(full_disk_removes_when_reopened),
+        TEST(commit_and_rollback),         TEST(cache_is_given_back),
+        TEST(survives_reopening),          TEST(values_come_back),
+        TEST(statements_are_forgotten),    TEST(killed_in_the_middle),
+        TEST(second_owner_is_refused),     TEST(newer_schema_is_refused),
+        TEST(foreign_database_is_refused), TEST(what_is_no_database_is_refused),
+        TEST(damage_is_survived),          TEST(full_disk),
+        TEST(full_disk_still_removes),     TEST(full_disk_removes_when_reopened),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -13,6 +13,7 @@ import pytest
 
 from fault.rig import Bystander, has_ended, scaled, start_time, wait_until
 from harness import daemons
+from harness.memory import written_kb
 
 CODE = grpc.StatusCode
 
@@ -212,6 +213,24 @@ def test_two_daemons(rig, shared):
     rig.remove("c1")
     bystander.end()
     assert rig.left_behind() == []
+
+
+def test_idle_daemon_keeps_little(rig):
+    """What work needs goes back when the last thread of the pool has left: the cache of the database, and the heap."""
+    def memory_when_idle():
+        wait_until(lambda: len(os.listdir(f"/proc/{rig.d.pid}/task")) == 1, 30, "the end of the pool's threads")
+        return written_kb(rig.d.pid)
+
+    rig.run("c0")
+    rig.remove("c0")
+    before = memory_when_idle()
+    names = [f"c{n}" for n in range(scaled(200))]
+    for name in names:
+        rig.container(name)
+    assert memory_when_idle() <= before + 192
+    for name in names:
+        rig.forget_record(name)
+    assert memory_when_idle() <= before + 192
 
 
 def test_storm_of_signals(rig):

@@ -22,8 +22,13 @@ def room(size):
     return size * 16 if is_sanitized() else size
 
 
-def private_kb(pid):
+def private_kb(pid, kind=r"\w+"):
     if is_sanitized():
         return 0
     with open(f"/proc/{pid}/smaps_rollup", encoding="ascii") as file:
-        return sum(int(n) for n in re.findall(r"^Private_\w+: +(\d+) kB", file.read(), re.M))
+        return sum(int(n) for n in re.findall(rf"^Private_{kind}: +(\d+) kB", file.read(), re.M))
+
+
+def written_kb(pid):
+    """Without pages of programs and libraries, which are private only while nobody else happens to run them."""
+    return private_kb(pid, "Dirty")
