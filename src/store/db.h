@@ -21,11 +21,9 @@
  */
 #pragma once
 
-#include <sqlite3.h>
-
-#include "base/clock.h"
 #include "base/err.h"
 #include "base/strmap.h"
+#include "store/db_value.h"
 
 struct db;
 
@@ -78,15 +76,6 @@ int db_exec(struct db_txn *txn, struct err *e, const char *sql, size_t n, const 
 /* 1 when a query with text parameters has a row, 0 when it has none. */
 int db_exists(struct db_txn *txn, struct err *e, const char *sql, size_t n,
               const char *const *texts);
-
-/* Columns and bindings with our types. Texts are copied by the callee where kept. Times are kept
- * within what int64 nanoseconds can say. */
-int db_bind_text(sqlite3_stmt *stmt, int index, const char *text);
-int db_bind_time(sqlite3_stmt *stmt, int index,
-                 struct timespec t); /* nanoseconds since 1970, int64 */
-struct timespec db_column_time(sqlite3_stmt *stmt, int column);
-const char *db_column_text(sqlite3_stmt *stmt, int column); /* "" for NULL; until the next step */
-char *db_column_dup(sqlite3_stmt *stmt, int column);
 
 /* Gives the page cache back; the next transactions fill it again from the file. */
 void db_release_memory(struct db *db);
