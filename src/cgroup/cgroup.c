@@ -4,21 +4,14 @@
 #include <dirent.h>
 #include <fcntl.h>
 #include <linux/magic.h>
-#include <signal.h>
 #include <stdio.h>
 #include <sys/vfs.h>
 
-#include "base/clock.h"
 #include "base/fs.h"
-#include "base/proc.h"
 #include "base/str.h"
 #include "cgroup/stats.h"
 
 #define TEXT_MAX 16384
-#define PROCS_MAX (1024 * 1024)
-/* Of groups below a container's own. */
-#define DEPTH_MAX 16
-#define END_PAUSE_US 10000
 
 static bool is_unified(const char *root)
 {
@@ -173,184 +166,6 @@ int cgroup_stats(const struct cgroup *c, Google__Protobuf__Any **ret, struct err
     if (!cgroup_is_known(c) || !cgroup_exists(c))
         return err_set(e, ERR_NOT_FOUND, "cgroup does not exist: not found");
     return c->is_unified ? stats_v2(c, ret, e) : stats_v1(c, ret, e);
-}
-
-static void write_file(const char *dir, const char *name, const char *text)
-{
-    _free_ char *path = dir ? fs_join(dir, name) : NULL;
-    _close_ int fd = path ? open(path, O_WRONLY | O_CLOEXEC) : -EBADF;
-
-    if (fd >= 0 && write(fd, text, strlen(text)) < 0)
-        return; /* the callers look at the outcome */
-}
-
-void cgroup_thaw(const struct cgroup *c)
-{
-    _free_ char *v2 = cgroup_dir(c, NULL);
-    _free_ char *v1 = cgroup_dir(c, "freezer");
-
-    write_file(v2, "cgroup.freeze", "0");
-    write_file(v1, "freezer.state", "THAWED");
-}
-
-bool cgroup_is_frozen(const struct cgroup *c)
-{
-    _free_ char *v2 = cgroup_dir(c, NULL);
-    _free_ char *v1 = cgroup_dir(c, "freezer");
-    _free_ char *state = stats_read(v1 ? v1 : v2, v1 ? "freezer.state" : "cgroup.freeze");
-
-    return !state || (!str_after_prefix(state, "THAWED") && !str_after_prefix(state, "0"));
-}
-
-/* Whether pid is in dir or below, going by what its /proc entry says now. */
-static bool is_member(const struct cgroup *c, const char *controller, const char *dir, pid_t pid)
-{
-    _cleanup_(cgroup_done) struct cgroup of_pid = {};
-
-    if (cgroup_init(&of_pid, pid) < 0)
-        return false;
-    of_pid.root = c->root;
-    of_pid.is_unified = c->is_unified;
-    _free_ char *now = cgroup_dir(&of_pid, controller);
-    const char *rest = now ? str_after_prefix(now, dir) : NULL;
-    return rest && (*rest == '\0' || *rest == '/');
-}
-
-static bool lists_us(const char *procs)
-{
-    for (const char *line = procs; *line; line += strspn(line, "\n")) {
-        size_t len = strcspn(line, "\n");
-        if ((pid_t)strtol(line, NULL, 10) == getpid())
-            return true;
-        line += len;
-    }
-    return false;
-}
-
-/* Kills what cgroup.procs lists. A number that was reused meanwhile is not a member any more: the
- * pidfd is opened first and membership looked up after it. */
-static int kill_listed(const struct cgroup *c, const char *controller, const char *dir)
-{
-    _free_ char *path = fs_join(dir, "cgroup.procs");
-    _free_ char *procs = NULL;
-    size_t n;
-    int found = 0;
-
-    if (!path)
-        return -ENOMEM;
-    int r = fs_read_file(AT_FDCWD, path, PROCS_MAX, &procs, &n);
-    if (r == -ENOENT || r == -ENODEV)
-        return 0;
-    if (r < 0)
-        return r;
-    if (lists_us(procs))
-        return -EPERM;
-    for (const char *line = procs; *line;) {
-        _cleanup_(proc_done) struct proc p = PROC_NULL;
-        pid_t pid = (pid_t)strtol(line, NULL, 10);
-        if (pid > 0) {
-            found++;
-            if (proc_open(pid, &p) == 0 && is_member(c, controller, dir, pid))
-                proc_kill(&p, SIGKILL);
-        }
-        line += strcspn(line, "\n");
-        line += strspn(line, "\n");
-    }
-    return found;
-}
-
-/* Depth first, with the groups a container made below its own. */
-static int kill_below(const struct cgroup *c, const char *controller, const char *dir, int depth)
-{
-    int found = kill_listed(c, controller, dir);
-    if (found < 0 || depth >= DEPTH_MAX)
-        return found;
-
-    DIR *d = opendir(dir);
-    if (!d)
-        return found;
-    for (const struct dirent *entry; found >= 0 && (entry = readdir(d));) {
-        if (entry->d_type != DT_DIR || entry->d_name[0] == '.')
-            continue;
-        _free_ char *child = fs_join(dir, entry->d_name);
-        int r = child ? kill_below(c, controller, child, depth + 1) : -ENOMEM;
-        found = r < 0 ? r : found + r;
-    }
-    closedir(d);
-    return found;
-}
-
-int cgroup_kill(const struct cgroup *c)
-{
-    static const char *const controllers[] = {"pids",    "memory", "devices", "cpu",
-                                              "freezer", "cpuset", "blkio"};
-    int found = 0;
-
-    if (c->is_unified) {
-        _free_ char *dir = cgroup_dir(c, NULL);
-        if (!dir)
-            return 0;
-        found = kill_below(c, NULL, dir, 0);
-        if (found > 0)
-            write_file(dir, "cgroup.kill", "1"); /* also what was forked meanwhile */
-    } else {
-        _free_ char *freezer = cgroup_dir(c, "freezer");
-        for (size_t i = 0; found == 0 && i < ARRAY_SIZE(controllers); i++) {
-            _free_ char *dir = cgroup_dir(c, controllers[i]);
-            if (dir && fs_exists(AT_FDCWD, dir)) {
-                /* Frozen, it cannot fork away from us. */
-                write_file(freezer, "freezer.state", "FROZEN");
-                found = kill_below(c, controllers[i], dir, 0);
-            }
-        }
-    }
-    cgroup_thaw(c);
-    return found;
-}
-
-static int remove_below(const char *dir, int depth)
-{
-    DIR *d = depth < DEPTH_MAX ? opendir(dir) : NULL;
-
-    if (d) {
-        for (const struct dirent *entry; (entry = readdir(d));) {
-            _free_ char *child = NULL;
-            if (entry->d_type == DT_DIR && entry->d_name[0] != '.' &&
-                (child = fs_join(dir, entry->d_name)))
-                remove_below(child, depth + 1);
-        }
-        closedir(d);
-    }
-    return rmdir(dir);
-}
-
-void cgroup_remove(const struct cgroup *c)
-{
-    if (!c->text)
-        return;
-    for (const char *line = c->text; *line;) {
-        size_t len = strcspn(line, "\n");
-        const char *names = memchr(line, ':', len);
-        size_t n = names ? strcspn(names + 1, ":,") : 0;
-        _free_ char *controller = n > 0 ? strndup(names + 1, n) : NULL;
-        _free_ char *dir = cgroup_dir(c, controller);
-        if (dir)
-            remove_below(dir, 0);
-        line += len + (line[len] == '\n');
-    }
-}
-
-int cgroup_end(const struct cgroup *c, int timeout_ms)
-{
-    uint64_t deadline = clock_monotonic_ms() + (uint64_t)timeout_ms;
-    int left = cgroup_kill(c);
-
-    while (left > 0 && clock_monotonic_ms() < deadline) {
-        usleep(END_PAUSE_US);
-        left = cgroup_kill(c);
-    }
-    cgroup_remove(c);
-    return left;
 }
 
 /* Mounted, and no plain directory that somebody took for it. */

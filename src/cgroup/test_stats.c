@@ -229,6 +229,27 @@ static void test_frozen(void **state)
     cgroup_done(&c);
 }
 
+/* What a container has frozen below its own group. */
+static void test_frozen_below(void **state)
+{
+    const char *root = *state;
+    struct cgroup c = {};
+
+    assert_int_equal(cgroup_init_text(&c, "3:freezer:/ns/c\n0::/\n", root, false), 0);
+    assert_false(cgroup_outlasts_kill(&c));
+    put(root, "freezer/ns/c/freezer.state", "THAWED\n");
+    put(root, "freezer/ns/c/in/most/freezer.state", "FROZEN\n");
+    assert_true(cgroup_outlasts_kill(&c));
+    cgroup_let_end(&c);
+    assert_false(cgroup_outlasts_kill(&c));
+    cgroup_done(&c);
+    /* SIGKILL ends what is frozen in cgroup v2. */
+    assert_int_equal(cgroup_init_text(&c, "0::/ns/c\n", root, true), 0);
+    put(root, "ns/c/cgroup.freeze", "1\n");
+    assert_false(cgroup_outlasts_kill(&c));
+    cgroup_done(&c);
+}
+
 static unsigned kills;
 
 static void on_kill(struct oom *oom)
@@ -294,6 +315,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_v2, make_root, remove_root),
         cmocka_unit_test_setup_teardown(test_v2_all, make_root, remove_root),
         cmocka_unit_test_setup_teardown(test_frozen, make_root, remove_root),
+        cmocka_unit_test_setup_teardown(test_frozen_below, make_root, remove_root),
         cmocka_unit_test_setup_teardown(test_oom_counter, make_root, remove_root),
         cmocka_unit_test_setup_teardown(test_nothing, make_root, remove_root),
     };

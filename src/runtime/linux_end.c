@@ -85,15 +85,31 @@ static int run_delete(struct bundle *b, const struct linux_runtime *runtime, uin
     return 0;
 }
 
-/* What the OCI runtime knows nothing of, when it was killed itself while it made the container. */
-static void kill_rest(struct bundle *b)
+static int find_group(const struct bundle *b, struct cgroup *ret)
 {
     _cleanup_(oci_config_done) struct oci_config config = {0};
-    _cleanup_(cgroup_done) struct cgroup group = {0};
-    struct err e = ERR_INIT;
 
-    if (cgroup_load(&group, b->path) < 0 && (oci_config_load(b->path, &config, &e) < 0 ||
-                                             cgroup_init_path(&group, config.cgroups_path) < 0))
+    if (cgroup_load(ret, b->path) >= 0)
+        return 0;
+    return oci_config_load(b->path, &config, NULL) < 0 ? -ENOENT
+                                                       : cgroup_init_path(ret, config.cgroups_path);
+}
+
+/* A runtime that ends a frozen container waits for it in vain, until it is killed for that. */
+static void kill_frozen(const struct bundle *b)
+{
+    _cleanup_(cgroup_done) struct cgroup group = {0};
+
+    if (find_group(b, &group) >= 0 && cgroup_outlasts_kill(&group))
+        cgroup_kill(&group);
+}
+
+/* What the OCI runtime knows nothing of, when it was killed itself while it made the container. */
+static void kill_rest(const struct bundle *b)
+{
+    _cleanup_(cgroup_done) struct cgroup group = {0};
+
+    if (find_group(b, &group) < 0)
         return;
     int left = cgroup_end(&group, END_TIMEOUT_MS);
     if (left > 0)
@@ -112,6 +128,7 @@ int linux_clean_up(struct bundle *b, uint64_t timeout_ms, struct task_exit *ret,
     ret->at = clock_realtime();
     if (linux_bundle_read_runtime(b, &runtime) < 0)
         return err_oom(e);
+    kill_frozen(b);
     int r = run_delete(b, &runtime, timeout_ms, e);
     kill_rest(b);
     return r;

@@ -69,6 +69,11 @@ static void on_checkpointed(void *userdata, const struct err *e, const char *out
     struct checkpoint_call *call = op->userdata;
 
     op->process->call = NULL;
+    /* CRIU freezes what it dumps, and may have been killed over it. */
+    if (op->process->has_ended || c->is_killed)
+        cgroup_let_end(&c->cgroup);
+    else if (e && op->process->state == PROCESS_RUNNING)
+        cgroup_thaw(&c->cgroup);
     if (e && strstr(e->msg, "unknown command")) {
         err_set(&op->error, ERR_UNIMPLEMENTED,
                 "%s is built without CRIU and cannot checkpoint container %s; run it with an OCI "

@@ -32,6 +32,7 @@ static void delete_ended(void *userdata, _unused_ const struct process_exit *exi
 /* By its group, which also ends what is paused. */
 bool container_kill_all(struct container *c)
 {
+    c->is_killed = true;
     if (cgroup_is_known(&c->cgroup) && cgroup_kill(&c->cgroup) > 0)
         return true;
     return child_is_alive(&c->init->child) && proc_kill(&c->init->child.proc, SIGKILL) == 0;

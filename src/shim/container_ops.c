@@ -68,7 +68,9 @@ static void on_paused(void *userdata, const struct err *e, const char *output)
         container_publish(p->container, TOPIC_PAUSED, &event.base);
     }
     /* A runtime that was killed half way may have frozen it and not said so. */
-    if (e || p->has_ended || p->container->is_killed)
+    if (p->has_ended || p->container->is_killed)
+        cgroup_let_end(&p->container->cgroup);
+    else if (e)
         cgroup_thaw(&p->container->cgroup);
     op_end(op, e);
 }

@@ -137,14 +137,31 @@ static bool delete_by_runtime(const char *bundle, const char *namespace_, const 
     return r == 0 && status == 0;
 }
 
-static void kill_rest(const char *bundle, const char *id)
+static int find_group(const char *bundle, struct cgroup *ret)
 {
     _cleanup_(oci_config_done) struct oci_config config = {};
+
+    if (cgroup_load(ret, bundle) >= 0)
+        return 0;
+    /* Where the shim did not get as far as recording the group, the configuration names it. */
+    return oci_config_load(bundle, &config, NULL) < 0 ? -ENOENT
+                                                      : cgroup_init_path(ret, config.cgroups_path);
+}
+
+/* A runtime that ends a frozen container waits for it in vain, until it is killed for that. */
+static void kill_frozen(const char *bundle)
+{
     _cleanup_(cgroup_done) struct cgroup cgroup = {};
 
-    /* Where the shim did not get as far as recording the group, the configuration names it. */
-    if (cgroup_load(&cgroup, bundle) < 0 && (oci_config_load(bundle, &config, NULL) < 0 ||
-                                             cgroup_init_path(&cgroup, config.cgroups_path) < 0))
+    if (find_group(bundle, &cgroup) >= 0 && cgroup_outlasts_kill(&cgroup))
+        cgroup_kill(&cgroup);
+}
+
+static void kill_rest(const char *bundle, const char *id)
+{
+    _cleanup_(cgroup_done) struct cgroup cgroup = {};
+
+    if (find_group(bundle, &cgroup) < 0)
         return;
     int left = cgroup_end(&cgroup, KILL_TIMEOUT_MS);
     if (left > 0)
@@ -263,6 +280,7 @@ int action_delete(const struct args *args, struct err *e)
     if (exit_record_read(bundle, NULL, &record) < 0)
         record = (struct exit_record){.pid = read_init_pid(bundle), .status = STATUS_KILLED};
     uint64_t deadline = clock_monotonic_ms() + RUNTIME_TIMEOUT_MS;
+    kill_frozen(bundle);
     bool deleted = delete_by_runtime(bundle, args->namespace_, args->id, RUNTIME_TIMEOUT_MS);
     kill_rest(bundle, args->id);
     /* It gives up, and keeps its state, while the group is busy or (crun) while init has ended and

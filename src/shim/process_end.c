@@ -188,8 +188,7 @@ static void on_killed(void *userdata, const struct err *e, const char *output)
         /* Of a paused container the signal would wait until it goes on: crun leaves it at that. */
         if (op->signal == SIGKILL) {
             c->is_killed = true;
-            if (process_is_paused(c->init))
-                cgroup_thaw(&c->cgroup);
+            cgroup_let_end(&c->cgroup);
         }
         op_end(op, NULL);
         return;
