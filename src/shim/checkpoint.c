@@ -202,14 +202,10 @@ static void add_restore_args(struct op *op, struct runtime_args *args, const cha
     runtime_args_add(args, c->id);
 }
 
-static void on_restore_undone(void *userdata, const struct err *e, const char *output)
+static void finish_undo(struct op *op)
 {
-    struct op *op = userdata;
     struct process *p = op->process;
 
-    if (e)
-        log_debug("container %s: %s", p->container->id, e->msg);
-    reaper_forget(&p->child);
     stdio_done(&p->io);
     p->exit = (struct process_exit){};
     p->has_ended = false;
@@ -217,13 +213,12 @@ static void on_restore_undone(void *userdata, const struct err *e, const char *o
     op_end(op, &op->error);
 }
 
-/* A restore that failed half way, or was killed, may have left anything. */
 static void undo_restore(struct op *op)
 {
     if (op->runtime_called)
-        container_call_delete(op, true, on_restore_undone);
+        container_undo_launch(op, finish_undo);
     else
-        on_restore_undone(op, NULL, "");
+        finish_undo(op);
 }
 
 static void on_restored(struct op *op)

@@ -13,7 +13,6 @@
 #include "events.pb-c.h"
 #include "oci/config.h"
 #include "oci/runtime_choice.h"
-#include "shim/container_end.h"
 #include "shim/sandbox.h"
 #include "shim/topics.h"
 #include "wire/pb.h"
@@ -324,16 +323,10 @@ static void publish_create(struct container *c, const struct mount_list *mounts)
 }
 
 /* Ends a create that failed, with everything undone that can be. */
-static void on_undone(void *userdata, const struct err *e, const char *output)
+static void finish_undo(struct op *op)
 {
-    struct op *op = userdata;
     struct container *c = op->process->container;
 
-    if (e)
-        log_debug("container %s: %s", c->id, e->msg);
-    if (cgroup_is_known(&c->cgroup))
-        cgroup_kill(&c->cgroup);
-    reaper_forget(&c->init->child);
     stdio_done(&c->init->io);
     if (c->n_mounts > 0)
         mount_unmount_below(c->rootfs);
@@ -345,13 +338,10 @@ static void on_undone(void *userdata, const struct err *e, const char *output)
 
 static void undo_create(struct op *op)
 {
-    if (!op->runtime_called) {
-        on_undone(op, NULL, "");
-        return;
-    }
-    /* A runtime that failed half way, or was killed, may have left anything. */
-    container_unmount_state(op->process->container);
-    container_call_delete(op, true, on_undone);
+    if (op->runtime_called)
+        container_undo_launch(op, finish_undo);
+    else
+        finish_undo(op);
 }
 
 static void add_create_args(struct op *op, struct runtime_args *args, const char *console)

@@ -125,6 +125,9 @@ void container_exec_ended(struct container *c);
 void container_release(struct container *c, struct op *op, op_fn fn);
 /* The OCI runtime's delete; force ends what still runs. */
 void container_call_delete(struct op *op, bool force, runtime_call_fn fn);
+/* Nothing that a failed create or restore has left runs or is known to the OCI runtime any more, and
+ * init is not watched, when fn(op) comes. What was mounted stays. */
+void container_undo_launch(struct op *op, op_fn fn);
 /* Start of a container that was created from a checkpoint; ends op. When it fails nothing of it is
  * left, and it may be started again or deleted. */
 void container_restore(struct op *op);

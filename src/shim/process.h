@@ -65,6 +65,7 @@ struct op {
     const char *command;
     struct runtime_call *call; /* the last one; good for the duration of its callback */
     op_fn launched;
+    op_fn undone; /* of a launch that failed */
     unsigned tries;
     char *text;      /* of a launch: the pid file */
     char *spec_path; /* of an exec's launch; of a restore: CRIU's work directory */

@@ -119,12 +119,17 @@ void reaper_collect(struct reaper *r)
     }
 }
 
+bool reaper_knows(struct reaper *r, pid_t pid)
+{
+    return find_child(r, pid) || orphans_are_own(pid);
+}
+
 int reaper_adopt(struct reaper *r, pid_t pid, struct proc *ret)
 {
     _cleanup_(proc_done) struct proc p = PROC_NULL;
     siginfo_t info = {};
 
-    if (find_child(r, pid) || orphans_are_own(pid))
+    if (reaper_knows(r, pid))
         return -EEXIST;
     int e = proc_open(pid, &p);
     if (e < 0)

@@ -54,6 +54,8 @@ void reaper_hold(struct reaper *r);
 void reaper_release(struct reaper *r);
 /* SIGCHLD came; or one that orphans_reap() left alone may be gone by now. */
 void reaper_collect(struct reaper *r);
+/* Whether pid is a process that is watched, or that another thread has started. */
+bool reaper_knows(struct reaper *r, pid_t pid);
 /* A proc of pid if that is a child of ours, ended or not, which is not watched yet: what a runtime
  * says is believed only then. -ESRCH, -ECHILD, -EEXIST. */
 int reaper_adopt(struct reaper *r, pid_t pid, struct proc *ret);

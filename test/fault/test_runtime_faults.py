@@ -90,6 +90,60 @@ kill -9 $$""", shutil.which("runc") or RUNTIMES[0])
     assert rig.left_behind() == []
 
 
+# Where a process can be put to be of a container's group.
+HIERARCHIES = [p.parent for p in sorted(pathlib.Path("/sys/fs/cgroup").glob("*/cgroup.procs")) if p.parent.name != "cpuset"] \
+    or [pathlib.Path("/sys/fs/cgroup")]
+STRAYS = {
+    # How it leaves the runtime's process group; the runtime runs in the bundle.
+    "in the bundle": "setsid $WORK &",
+    "a family": "setsid sh -c '$WORK & (cd /; exec $WORK) & wait' &",
+    "elsewhere, in the group": "(cd /; exec setsid $WORK) & enter $!",
+    "elsewhere, in the group, frozen": "(cd /; exec setsid $WORK) & enter $!; begun; freeze",
+}
+
+
+def at_work(rig):
+    found = []
+    for entry in pathlib.Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            if str(rig.d.base / "work").encode() in entry.read_bytes().split(b"\0"):
+                found.append(entry.parent.name)
+        except OSError:
+            pass
+    return found
+
+
+@pytest.mark.parametrize("how", list(STRAYS))
+def test_leaves_somebody_at_work(rig, how):
+    """A killed runtime's child, in a session of its own, goes on making directories in the rootfs: it is ended before
+    the create is undone, or the bundle would stay for what it puts into the unmounted rootfs."""
+    work = rig.d.base / "work"
+    work.write_text("#!/bin/sh\ntrap '' TERM HUP INT\nwhile :; do mkdir $ROOT/late; done\n")
+    work.chmod(0o755)
+    groups = " ".join(str(p / rig.ns / "c1") for p in HIERARCHIES)
+    options = wrapper(rig, f"""
+[ "$COMMAND" = create ] || exec $REAL "$@"
+export WORK={work} ROOT={rig.bundle("c1")}/rootfs
+enter() {{ for g in {groups}; do mkdir -p $g; echo $1 >$g/cgroup.procs; done; }}
+freeze() {{ for g in {groups}; do
+    if [ -e $g/freezer.state ]; then echo FROZEN >$g/freezer.state; fi
+    if [ -e $g/cgroup.freeze ]; then echo 1 >$g/cgroup.freeze; fi
+done; }}
+begun() {{ while [ ! -e $ROOT/late ]; do sleep 0.01; done; }}
+exec </dev/null >/dev/null 2>&1
+{STRAYS[how]}
+begun
+kill -9 $$""")
+    rig.container("c1", options=options)
+    with pytest.raises(grpc.RpcError) as refused:
+        rig.create("c1")
+    assert refused.value.code() == CODE.UNKNOWN and "signal 9" in refused.value.details()
+    assert not at_work(rig)
+    assert not rig.bundle("c1").exists()
+    rig.remove("c1")
+    assert rig.left_behind() == []
+
+
 def test_daemon_dies_while_it_creates(rig):
     """The next daemon waits for the container that the shim is still making, and has it then."""
     gate = rig.d.base / "gate"
