@@ -29,7 +29,7 @@ struct search {
 static char *read_children(pid_t pid, const char *thread)
 {
     char *text = NULL;
-    char path[64];
+    char path[48 + NAME_MAX];
     size_t n;
 
     snprintf(path, sizeof(path), "/proc/%d/task/%s/children", (int)pid, thread);
