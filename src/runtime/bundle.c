@@ -3,6 +3,7 @@
 
 #include <fcntl.h>
 #include <jansson.h>
+#include <limits.h>
 #include <stdio.h>
 
 #include "base/fs.h"
@@ -285,6 +286,18 @@ char *bundle_read_shim_binary(struct bundle *b)
     if (fs_read_file(b->dir_fd, "shim-binary-path", 4096, &text, &len) < 0)
         return NULL;
     return text;
+}
+
+pid_t bundle_read_pid(const struct bundle *b, const char *file)
+{
+    _free_ char *text = NULL;
+    size_t len = 0;
+    uint32_t pid = 0;
+
+    if (fs_read_file(b->dir_fd, file, 32, &text, &len) < 0)
+        return 0;
+    text[strcspn(text, "\n")] = '\0';
+    return str_to_u32(text, &pid) < 0 || pid > INT_MAX ? 0 : (pid_t)pid;
 }
 
 int bundle_open_log(struct bundle *b, int *ret_fd)

@@ -68,6 +68,9 @@ int bundle_write_bootstrap(struct bundle *b, const char *address, int version, s
 int bundle_read_bootstrap(struct bundle *b, char **ret_address, int *ret_version, struct err *e);
 /* NULL when the file is missing. The caller frees. */
 char *bundle_read_shim_binary(struct bundle *b);
+/* The pid in init.pid (or, of runtime v1, shim.pid), 0: none. It names a process only together with
+ * other evidence. */
+pid_t bundle_read_pid(const struct bundle *b, const char *file);
 /* Opens the log fifo read-write (both sides keep it alive), non-blocking. */
 int bundle_open_log(struct bundle *b, int *ret_fd);
 

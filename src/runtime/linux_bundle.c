@@ -3,7 +3,6 @@
 
 #include <fcntl.h>
 #include <jansson.h>
-#include <limits.h>
 #include <stdio.h>
 
 #include "base/fs.h"
@@ -147,18 +146,6 @@ char *linux_bundle_read_address(struct bundle *b)
         return text;
     free(text);
     return NULL;
-}
-
-pid_t linux_bundle_read_pid(struct bundle *b, const char *file)
-{
-    _free_ char *text = NULL;
-    size_t len = 0;
-    uint32_t pid = 0;
-
-    if (fs_read_file(b->dir_fd, file, 32, &text, &len) < 0)
-        return 0;
-    text[strcspn(text, "\n")] = '\0';
-    return str_to_u32(text, &pid) < 0 || pid > INT_MAX ? 0 : (pid_t)pid;
 }
 
 void linux_bundle_note_exit_told(struct bundle *b)

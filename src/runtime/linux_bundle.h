@@ -50,6 +50,3 @@ bool linux_bundle_is_exit_told(struct bundle *b);
 int linux_bundle_write_shim(struct bundle *b, const char *address, pid_t pid, struct err *e);
 /* NULL when there is no address or it is too long. The caller frees. */
 char *linux_bundle_read_address(struct bundle *b);
-/* The pid in shim.pid or init.pid, 0: none. It names a process only together with other evidence.
- */
-pid_t linux_bundle_read_pid(struct bundle *b, const char *file);

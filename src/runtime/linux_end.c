@@ -35,7 +35,7 @@ void linux_kill_shim(struct shim *shim, struct bundle *b)
     int r = shim ? shim_kill(shim, KILL_TIMEOUT_MS) : -ESRCH;
 
     if (r == -ESRCH) {
-        pid_t pid = linux_bundle_read_pid(b, "shim.pid");
+        pid_t pid = bundle_read_pid(b, "shim.pid");
         /* The pidfd first: what is looked at afterwards is what would be killed. */
         if (pid <= 1 || proc_open(pid, &proc) < 0)
             return;
@@ -123,7 +123,7 @@ int linux_clean_up(struct bundle *b, uint64_t timeout_ms, struct task_exit *ret,
 {
     _cleanup_(linux_runtime_done) struct linux_runtime runtime = {0};
 
-    ret->pid = (uint32_t)linux_bundle_read_pid(b, "init.pid");
+    ret->pid = (uint32_t)bundle_read_pid(b, "init.pid");
     ret->status = STATUS_KILLED;
     ret->at = clock_realtime();
     if (linux_bundle_read_runtime(b, &runtime) < 0)

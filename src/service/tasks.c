@@ -77,7 +77,8 @@ static ProtobufCMessage *convert_get(struct forward *f, ProtobufCMessage *reply)
     return get_answer(process_from_state((Pb__Task__StateResponse *)reply));
 }
 
-/* A shim that does not answer leaves the status unknown; the task is there all the same. */
+/* A shim that does not answer leaves the status unknown; the task is there all the same, and with
+ * the pid that it had: clients take a task without one for ended, and do not kill it. */
 static bool recover_get(struct forward *f, const struct err *e, ProtobufCMessage **ret)
 {
     const Pb__Tasks__GetRequest *r = (const Pb__Tasks__GetRequest *)f->request;
@@ -91,6 +92,7 @@ static bool recover_get(struct forward *f, const struct err *e, ProtobufCMessage
     char *id = strdup(r->container_id);
     if (id)
         process->id = id;
+    process->pid = (uint32_t)bundle_read_pid(&f->task->bundle, "init.pid");
     *ret = get_answer(process);
     return *ret != NULL;
 }
