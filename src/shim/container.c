@@ -148,7 +148,11 @@ static int set_up_runtime(struct container *c, const struct container_request *r
         (!str_empty(criu) && !c->runtime.criu))
         return err_oom(e);
     int r = options_save(&c->options, c->bundle, c->runtime.path);
-    return r < 0 ? err_errno(e, r, "failed to write the options into bundle %s", c->bundle) : 0;
+    if (r < 0)
+        return err_errno(e, r, "failed to write the options into bundle %s", c->bundle);
+    if (s->sandbox)
+        sandbox_keep_files(s->sandbox, c);
+    return 0;
 }
 
 static int mount_rootfs(struct container *c, const struct mount_list *mounts, struct err *e)
@@ -284,6 +288,8 @@ void container_find_cgroup(struct container *c)
     int r = cgroup_init(&c->cgroup, c->init->exit.pid);
     if (r >= 0)
         r = cgroup_save(&c->cgroup, c->bundle);
+    if (r >= 0 && c->shim->sandbox)
+        sandbox_keep_files(c->shim->sandbox, c);
     if (r >= 0 && !c->shim->v1)
         r = oom_watch(&c->oom, c->shim->loop, &c->cgroup, on_oom);
     if (r < 0)

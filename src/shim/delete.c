@@ -170,22 +170,32 @@ static void kill_rest(const char *bundle, const char *id)
         log_warn("container %s: its processes cannot be killed: %s", id, err_strerror(left));
 }
 
+/* note has files of the container's bundle, which may be gone. */
+static void end_noted(const char *note, const char *namespace_, const char *id)
+{
+    _free_ char *link = fs_join(note, "bundle");
+    char bundle[PATH_MAX];
+    ssize_t n = link ? readlink(link, bundle, sizeof(bundle) - 1) : -1;
+
+    kill_rest(note, id);
+    delete_by_runtime(note, namespace_, id, RUNTIME_AGAIN_TIMEOUT_MS);
+    if (n > 0 && bundle[0] == '/') {
+        bundle[n] = '\0';
+        unmount_below(bundle, "rootfs");
+    }
+}
+
 /* The containers of a sandbox whose shim was killed: their daemon leaves them to us. */
 static void end_sandbox(const char *bundle, const char *namespace_)
 {
-    _free_ char *links = fs_join(bundle, SANDBOX_CONTAINERS);
-    DIR *dir = links ? opendir(links) : NULL;
+    _free_ char *notes = fs_join(bundle, SANDBOX_CONTAINERS);
+    DIR *dir = notes ? opendir(notes) : NULL;
 
     for (struct dirent *entry; dir && (entry = readdir(dir));) {
-        char target[PATH_MAX];
         const char *id = entry->d_name;
-        ssize_t n = readlinkat(dirfd(dir), id, target, sizeof(target) - 1);
-        if (n <= 0 || target[0] != '/' || identifier_validate(id, NULL) < 0)
-            continue;
-        target[n] = '\0';
-        kill_rest(target, id);
-        delete_by_runtime(target, namespace_, id, RUNTIME_AGAIN_TIMEOUT_MS);
-        unmount_below(target, "rootfs");
+        _free_ char *note = identifier_validate(id, NULL) < 0 ? NULL : fs_join(notes, id);
+        if (note)
+            end_noted(note, namespace_, id);
     }
     if (dir)
         closedir(dir);

@@ -29,8 +29,8 @@ static struct sandbox *sandbox_unref(struct sandbox *sb)
     return NULL;
 }
 
-/* Of a container's link. NULL: out of memory. */
-static char *link_path(const struct sandbox *sb, const struct container *c)
+/* Where a container is noted. NULL: out of memory. */
+static char *note_path(const struct sandbox *sb, const struct container *c)
 {
     return str_printf("%s/" SANDBOX_CONTAINERS "/%s", sb->bundle, c->id);
 }
@@ -246,7 +246,7 @@ int sandbox_stop(struct sandbox *sb, sandbox_fn fn, void *userdata, struct err *
     return 0;
 }
 
-static void remove_links(struct sandbox *sb)
+static void remove_notes(struct sandbox *sb)
 {
     _free_ char *dir = str_printf("%s/" SANDBOX_CONTAINERS, sb->bundle);
 
@@ -261,7 +261,7 @@ void sandbox_shut_down(struct sandbox *sb)
     if (sb->state != SANDBOX_STOPPED)
         become_stopped(sb);
     unmount_rootfs(sb);
-    remove_links(sb);
+    remove_notes(sb);
     sb->shim = NULL;
     s->sandbox = NULL;
     s->is_leaving = true;
@@ -280,24 +280,46 @@ void sandbox_leave(struct sandbox *sb)
     sandbox_unref(sb);
 }
 
+static int write_note(const struct sandbox *sb, const struct container *c)
+{
+    _free_ char *all = str_printf("%s/" SANDBOX_CONTAINERS, sb->bundle);
+    _free_ char *own = note_path(sb, c);
+    _free_ char *bundle = own ? fs_join(own, "bundle") : NULL;
+
+    if (!all || !bundle)
+        return -ENOMEM;
+    if ((mkdir(all, 0700) < 0 && errno != EEXIST) || (mkdir(own, 0700) < 0 && errno != EEXIST) ||
+        (symlink(c->bundle, bundle) < 0 && errno != EEXIST))
+        return -errno;
+    return 0;
+}
+
 int sandbox_add_container(struct sandbox *sb, const struct container *c, struct err *e)
 {
     if (sb->state >= SANDBOX_STOPPING)
         return refuse_ending(sb, "add a container to", e);
-    _free_ char *dir = str_printf("%s/" SANDBOX_CONTAINERS, sb->bundle);
-    _free_ char *path = link_path(sb, c);
-    if (!dir || !path)
-        return err_oom(e);
-    if ((mkdir(dir, 0700) < 0 && errno != EEXIST) ||
-        (symlink(c->bundle, path) < 0 && errno != EEXIST))
-        return err_errno(e, -errno, "failed to note container %s in %s", c->id, dir);
-    return 0;
+    int r = write_note(sb, c);
+    return r < 0 ? err_errno(e, r, "failed to note container %s in %s", c->id, sb->bundle) : 0;
+}
+
+void sandbox_keep_files(struct sandbox *sb, const struct container *c)
+{
+    static const char *const names[] = {"config.json", "options.json", "runtime", "cgroup"};
+    _free_ char *note = note_path(sb, c);
+
+    for (size_t i = 0; note && i < ARRAY_SIZE(names); i++) {
+        _free_ char *from = fs_join(c->bundle, names[i]);
+        _free_ char *to = fs_join(note, names[i]);
+        if (from && to && link(from, to) < 0 && errno != EEXIST && errno != ENOENT)
+            log_warn("sandbox %s: failed to keep %s of container %s: %s", sb->id, names[i], c->id,
+                     err_strerror(errno));
+    }
 }
 
 void sandbox_remove_container(struct sandbox *sb, const struct container *c)
 {
-    _free_ char *path = link_path(sb, c);
+    _free_ char *note = note_path(sb, c);
 
-    if (path)
-        unlink(path);
+    if (note)
+        fs_rm_rf(AT_FDCWD, note);
 }

@@ -10,9 +10,10 @@
  * pod's containers join those of the sandbox's pid.
  *
  * One a shim, at most. A shim with a sandbox stays, whatever containers come and go; all that are
- * created meanwhile belong to the sandbox. Their bundles are noted in <bundle>/containers/, so that
- * the delete action for a sandbox whose shim was killed ends them too: daemons do not look after
- * the single containers of a sandbox.
+ * created meanwhile belong to the sandbox. They are noted in <bundle>/containers/<id>/, so that the
+ * delete action for a sandbox whose shim was killed ends them too: daemons do not look after the
+ * single containers of a sandbox. But some (containerd's CRI plugin) remove their bundles at once,
+ * so a note has what is needed to end them: links to their files, and one to the bundle.
  *
  * Referenced by the shim and by stops that are under way.
  */
@@ -22,7 +23,7 @@
 #include "shim/shim.h"
 
 #define SANDBOX_WAITERS_MAX 1024
-#define SANDBOX_CONTAINERS "containers" /* in the bundle: links to those of the containers */
+#define SANDBOX_CONTAINERS "containers" /* in the bundle */
 
 struct container;
 
@@ -71,4 +72,6 @@ void sandbox_leave(struct sandbox *sb);
 
 /* A new container: ERR_FAILED_PRECONDITION while the sandbox ends. */
 int sandbox_add_container(struct sandbox *sb, const struct container *c, struct err *e);
+/* Notes those of its files that there are by now and that tell how to end it. */
+void sandbox_keep_files(struct sandbox *sb, const struct container *c);
 void sandbox_remove_container(struct sandbox *sb, const struct container *c);

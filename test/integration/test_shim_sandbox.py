@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The sandbox service of a shim, called as containerd's sandbox controllers call it."""
 import os
+import pathlib
+import shutil
 import signal
 import subprocess
 
@@ -41,9 +43,9 @@ def fails(code, call, *args, **fields):
     return error.value.message
 
 
-def add_container(shims, pod, name, args=OBEDIENT):
+def add_container(shims, pod, name, args=OBEDIENT, **spec):
     """Created and started in the sandbox's shim; its pid."""
-    bundle = shims.bundle(name, Rig.spec(shims, name, args))
+    bundle = shims.bundle(name, {**Rig.spec(shims, name, args), **spec})
     make_root(bundle / "rootfs")
     pod.task("Create", id=name, bundle=str(bundle))
     return pod.task("Start", id=name).pid
@@ -213,6 +215,23 @@ def test_killed(shims, pod):
     assert not os.path.ismount(shims.base / "pod" / "rootfs")
     # And again, with nothing left to do.
     shims.delete("pod")
+
+
+def test_killed_and_bundles_removed(shims, pod):
+    """Some daemons hear of the shim's end and remove the containers' bundles before `delete` runs."""
+    (shims.base / "pod" / "config.json").unlink()  # of some daemons a sandbox has none
+    create(shims, pod)
+    # With a version that is run by runc: what is not recorded would be taken for crun's.
+    pids = [add_container(shims, pod, name, ociVersion="1.1.0") for name in ("a", "b")]
+    os.kill(pod.pid, signal.SIGKILL)
+    wait_until(lambda: has_ended(pod.pid), what="the end of the shim")
+    assert not any(has_ended(pid) for pid in pids)
+    for name in ("a", "b"):
+        assert (shims.base / name / "runtime").read_text().endswith("/runc")
+        shutil.rmtree(shims.base / name)
+    assert shims.delete("pod").exit_status == 137
+    wait_until(lambda: all(has_ended(pid) for pid in pids), what="the end of the containers")
+    assert not list(pathlib.Path("/run/containerd/runc", shims.ns).iterdir())
 
 
 def test_terminated(shims, pod):
