@@ -3,7 +3,8 @@
  * `start` comes in three generations, and each is answered in its own words:
  *
  *     containerd 1.2 to 1.6   task options as an Any on stdin    the address as text
- *     1.7 to 2.2              the same, and MAX_SHIM_VERSION     JSON of that version, 3 at most
+ *     1.7 to 2.2              the same, and MAX_SHIM_VERSION     JSON of that version, 3 at most;
+ *                                                                3 for a sandbox from 2.0 on
  *     2.3 on                  BootstrapParams                    BootstrapResult
  *
  * BootstrapParams are known by their first two fields, which repeat -id and -namespace. The daemon
@@ -35,6 +36,8 @@
 /* Of the task service, and so of the JSON. */
 #define VERSION_MIN 2
 #define VERSION_MAX 3
+/* Whose bundles are those of sandboxes, from containerd 2.0 on: 1.7 has them among those of tasks. */
+#define SANDBOX_PLUGIN "io.containerd.sandbox.controller.v1.shim"
 
 struct start {
     struct args args;                       /* with what bootstrap parameters say instead */
@@ -295,7 +298,25 @@ static int pack_result(char *address, uint8_t **ret, size_t *ret_n)
     return pb_pack(&result.base, ret, ret_n);
 }
 
-/* Daemons that know of versions say which is the last that they understand. */
+/* Of <state>/<plugin>/<namespace>/<id>, which is the working directory. */
+static bool is_sandbox_bundle(void)
+{
+    _free_ char *path = getcwd(NULL, 0);
+    char *slash = NULL;
+
+    for (int i = 0; path && i < 3; i++) {
+        if (slash)
+            *slash = '\0';
+        slash = strrchr(path, '/');
+        if (!slash)
+            return false;
+    }
+    return slash && str_eq(slash + 1, SANDBOX_PLUGIN);
+}
+
+/* Daemons that know of versions say which is the last that they understand. What 2.0 to 2.2 say is
+ * 2, as 1.7 does, which refuses 3. But they understand 3, and let containers join the shim of a
+ * sandbox only then. */
 static char *format_answer(const char *address)
 {
     const char *max = getenv("MAX_SHIM_VERSION");
@@ -303,6 +324,8 @@ static char *format_answer(const char *address)
 
     if (!max || str_to_u32(max, &version) < 0 || version < VERSION_MIN)
         return strdup(address);
+    if (is_sandbox_bundle())
+        version = VERSION_MAX;
     return str_printf("{\"version\":%u,\"address\":\"%s\",\"protocol\":\"ttrpc\"}",
                       MIN_OF(version, (uint32_t)VERSION_MAX), address);
 }

@@ -169,6 +169,38 @@ def test_container_in_a_sandbox(c):
     forget_fifos()
 
 
+@pytest.mark.parametrize("end", ["removed", "restarted", "killed"])
+def test_join_a_sandbox(c, end):
+    """`ctr run --sandbox`: by the sandbox's record alone, without an annotation, and without a `start`."""
+    pod = Pod(c, "s1")
+    pod.create()
+    pod.control("Start")
+    shim = under.shims(c)
+    for name in "ab":
+        under.run(c, name, "sleep", "1000", options=("-d", "--sandbox", "s1"))
+    assert status(c, "a") == status(c, "b") == "RUNNING" and under.shims(c) == shim
+    short = under.run(c, "d", "sh", "-c", "echo hello; exit 3", options=("--rm", "--sandbox", "s1"), check=False)
+    assert (short.returncode, short.stdout) == (3, "hello\n")
+    pids = [int(line.split()[1]) for line in c.ctr("tasks", "ls").stdout.splitlines()[1:]]
+    if end == "restarted":
+        c.kill()
+        c.start()
+        assert c.ctr("tasks", "exec", "--exec-id", "e1", "a", "echo", "hi").stdout == "hi\n"
+    if end == "killed":
+        os.kill(shim["s1"], signal.SIGKILL)
+        wait_until(lambda: all(has_ended(pid) for pid in pids), what="the end of the containers")
+        for name in "ab":
+            c.ctr("tasks", "rm", "--force", name, check=False)
+            c.ctr("containers", "rm", name)
+        pod.call(STORE + "Delete", field(1, "s1"))
+    else:
+        under.remove(c, "a", "b")
+        assert under.shims(c) == shim
+        pod.remove()
+    wait_until(lambda: has_ended(shim["s1"]), what="shim gone")
+    forget_fifos()
+
+
 def test_debug_log(c):
     """What the shim logs is seen in the daemon's log."""
     c.stop()

@@ -96,6 +96,19 @@ def test_answer_as_asked(shims, asked, version):
     shut_down(shims, address, version or 2)
 
 
+@pytest.mark.parametrize("asked, plugin, version", [
+    ("2", "io.containerd.sandbox.controller.v1.shim", 3), (None, "io.containerd.sandbox.controller.v1.shim", 0),
+    ("2", "io.containerd.runtime.v2.task", 2)])
+def test_answer_for_a_sandbox(shims, asked, plugin, version):
+    """containerd 2.0 to 2.2 ask for 2 as 1.7 does, but no container joins a sandbox whose shim speaks less than 3."""
+    bundle = shims.base / plugin / shims.ns / "s1"
+    bundle.mkdir(parents=True)
+    result = shims.start("s1", env={"MAX_SHIM_VERSION": asked} if asked else {}, cwd=bundle)
+    assert (result.returncode, result.stderr) == (0, b"")
+    assert (json.loads(result.stdout)["version"] if version else 0) == version
+    shut_down(shims, "unix://" + socket_of(shims, "s1"), version or 2)
+
+
 def test_bootstrap_parameters(shims, tmp_path):
     """What they say goes before flags and environment; the answer is of their kind."""
     bundle = shims.bundle("c1")
