@@ -21,6 +21,7 @@ import pytest
 
 from fault import kill_matrix
 from fault.rig import OBEDIENT, Bystander, has_ended, scaled, start_time, wait_until
+from fault.test_shim_faults import children_of
 from fault.test_wiped_state import wipe
 from harness import daemons
 from harness.api import message_class
@@ -391,4 +392,57 @@ def test_import_in_little_memory(rig, archive, small_group, tmp_path):
     rig.d.ctr("images", "rm", "--sync", *rig.d.ctr("images", "ls", "-q", namespace=rig.ns).stdout.split(),
               namespace=rig.ns)
     rig.remove("c1")
+    assert rig.left_behind() == []
+
+
+@pytest.mark.parametrize("who", ["daemon", "shim"])
+def test_aborts(rig, who):
+    """As after a failed assertion: it ends at once by that signal, and what follows is as after any other death."""
+    bystander = Bystander(rig)
+    pid = rig.run("c1")
+    shim = rig.shim("c1")
+    os.kill(rig.d.pid if who == "daemon" else shim, signal.SIGABRT)
+    if who == "daemon":
+        assert rig.d.process.wait(10) == -signal.SIGABRT
+        rig.d.kill()
+        rig.d.start()
+        assert rig.process("c1").pid == pid and rig.state("c1") == "RUNNING"
+        assert rig.end("c1") == 7
+    else:
+        wait_until(lambda: has_ended(shim), 5, "its end")
+        wait_until(lambda: rig.process("c1") is None, 5, "the end of the task")
+        wait_until(lambda: has_ended(pid), 5, "the end of its container")
+    rig.remove("c1")
+    bystander.end()
+    assert rig.left_behind() == []
+
+
+def test_builds_can_be_told():
+    """By what a core or a report of a crash has to say: each program has an id of its build."""
+    ids = set()
+    for program in ("wherryd", "wherry", "wherry-worker", "containerd-shim-wherry-v2"):
+        notes = subprocess.run(["readelf", "--notes", daemons.BIN / program], capture_output=True, text=True, check=True)
+        ids.add(notes.stdout.partition("Build ID: ")[2].split()[0])
+    assert len(ids) == 4 and all(len(i) == 40 for i in ids), ids
+
+
+def test_killed_while_it_starts_a_shim(rig):
+    """Between fork and exec the child has all that the daemon has, its locks too: the next daemon waits for them."""
+    bystander = Bystander(rig)
+    rig.container("c1")
+    tracer = subprocess.Popen(
+        ["strace", "-qq", "-f", "-p", str(rig.d.pid), "-o", rig.d.base / "trace", "-e", "trace=execve,execveat",
+         "-e", "inject=execve,execveat:delay_enter=700000"], stderr=subprocess.DEVNULL)
+    wait_until(lambda: "TracerPid:\t0\n" not in pathlib.Path(f"/proc/{rig.d.pid}/status").read_text(), 5, "the tracer")
+    with concurrent.futures.ThreadPoolExecutor(1) as pool:
+        create = pool.submit(rig.create, "c1")
+        wait_until(lambda: children_of(rig.d.pid), 5, "a child of the daemon")
+        rig.d.kill()
+        assert create.exception()
+    rig.d.start()
+    tracer.wait(10)
+    wait_until(lambda: rig.process("c1") is None or rig.state("c1") == "CREATED", 10, "a known state")
+    bystander.check()
+    rig.remove("c1")
+    bystander.end()
     assert rig.left_behind() == []
