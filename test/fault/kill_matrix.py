@@ -19,6 +19,7 @@ The verbs of images, and what is looked at after them, are in image_matrix.py.
 Prints how many points there were and how many failed. WHERRY_BIN says where the programs are.
 """
 import argparse
+import itertools
 import pathlib
 import sys
 import tempfile
@@ -47,6 +48,8 @@ class Matrix(Rows):
         self.bystander = Bystander(self.rig)
         self.rig.before = self.rig.ledger()
         self.status = None  # what the verb "kill" was told
+        self.names = itertools.count()
+        self.name = ""
 
     # one verb
 
@@ -163,9 +166,16 @@ class Matrix(Rows):
         if (victim, verb) != ("daemon", "start"):
             assert set(ends) <= set(starts), f"an end was told of what never started: {topics}"
 
+    def use_again(self, name):
+        self.rig.forget_record(name)
+        self.rig.run(name, ("true",))
+        assert self.rig.wait(name) == 0
+        self.rig.remove(name)
+
     def once(self, verb, victim, point):
         """Carries the verb out and kills at this point; True if the point was reached."""
-        name = f"{victim}-{verb}-{self.kind}"
+        # A name of its own: a young daemon tells the ends of what it has found to every subscriber for a while.
+        self.name = name = f"{victim}-{verb}-{self.kind}-{next(self.names)}"
         events = self.rig.events()
         seen = [events]
         self.status = None
@@ -206,7 +216,7 @@ class Matrix(Rows):
                 assert self.status in (None, events.exits(name)[0].exit_status), events.exits(name)
             assert not self.rig.processes_of(name), "processes are left"
             self.check_events(name, seen, verb, victim)
-            self.rig.forget_record(name)
+            self.use_again(name)
             left = self.rig.left_behind()
             assert not left, "left behind: " + "; ".join(left)
             self.bystander.check()
@@ -219,16 +229,15 @@ class Matrix(Rows):
         return reached, calls
 
     def recover(self, verb, victim):
-        name = f"{victim}-{verb}-{self.kind}"
         if self.d.process and self.d.process.poll() is not None:
             self.d.kill()
         if not self.d.process:
             self.d.start()
         try:
-            self.rig.remove(name)
+            self.rig.remove(self.name)
             self.rig.before |= self.rig.ledger()
         except Exception as error:  # noqa: BLE001
-            self.failures.append(f"{name} cannot be removed: {error}")
+            self.failures.append(f"{self.name} cannot be removed: {error}")
 
     def end(self):
         try:
