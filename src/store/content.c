@@ -13,6 +13,7 @@
 #include "store/disk.h"
 #include "store/label_mask.h"
 #include "store/labels.h"
+#include "store/leases.h"
 
 void content_info_done(struct content_info *i)
 {
@@ -352,10 +353,7 @@ int content_delete(struct content_store *s, const char *ns, const char *digest, 
     if (r > 0)
         r = labels_remove(&txn, ns, "content", digest, e);
     if (r >= 0)
-        r = db_exec(
-            &txn, e,
-            "DELETE FROM lease_resources WHERE ns = ? AND resource = ? AND type = 'content'", 2,
-            params);
+        r = lease_detach(&txn, ns, "content", digest, e);
     return r < 0 ? r : db_commit(&txn, e);
 }
 

@@ -70,9 +70,7 @@ int content_ingest_forget(struct db_txn *txn, const char *ns, const char *ref, s
     removed = db_exec(txn, e, "DELETE FROM ingests WHERE ns = ? AND ref = ?", 2, params);
     if (removed < 0)
         return removed;
-    r = db_exec(txn, e,
-                "DELETE FROM lease_resources WHERE ns = ? AND resource = ? AND type = 'ingests'", 2,
-                params);
+    r = lease_detach(txn, ns, "ingests", ref, e);
     return r < 0 ? r : removed > 0;
 }
 

@@ -282,3 +282,11 @@ int lease_attach(struct db_txn *txn, const char *ns, const char *lease, const ch
         return err_set(e, ERR_NOT_FOUND, "lease does not exist: not found");
     return attach(txn, ns, lease, type, id, e);
 }
+
+int lease_detach(struct db_txn *txn, const char *ns, const char *type, const char *id,
+                 struct err *e)
+{
+    return db_exec(txn, e,
+                   "DELETE FROM lease_resources WHERE ns = ?1 AND resource = ?2 AND type = ?3", 3,
+                   (const char *const[]){ns, id, type});
+}

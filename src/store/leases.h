@@ -45,3 +45,7 @@ int lease_list_resources(struct db *db, const char *ns, const char *lease,
  * is none. NOT_FOUND "lease does not exist: not found". */
 int lease_attach(struct db_txn *txn, const char *ns, const char *lease, const char *type,
                  const char *id, struct err *e);
+/* Inside a transaction that removes or renames the object: all leases of the namespace let go of it.
+ * Returns how many did. */
+int lease_detach(struct db_txn *txn, const char *ns, const char *type, const char *id,
+                 struct err *e);

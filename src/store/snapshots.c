@@ -363,16 +363,6 @@ static int write_commit(struct snapshotter *s, struct db_txn *txn, const char *n
     return db_step(txn, stmt, e);
 }
 
-/* Leases that hold the object under this name let go of it. */
-static int unlease(struct snapshotter *s, struct db_txn *txn, const char *ns, const char *key,
-                   struct err *e)
-{
-    const char *params[] = {ns, key, s->lease_type};
-
-    return db_exec(txn, e, "DELETE FROM lease_resources WHERE ns = ? AND resource = ? AND type = ?",
-                   3, params);
-}
-
 static int record_commit(struct snapshotter *s, const char *ns, const char *lease, const char *name,
                          const char *key, const struct strmap *labels, int64_t dir,
                          const struct usage *u, struct err *e)
@@ -393,7 +383,7 @@ static int record_commit(struct snapshotter *s, const char *ns, const char *leas
     if (r >= 0 && labels)
         r = labels_write(&txn, ns, s->label_kind, name, labels, e);
     if (r >= 0)
-        r = unlease(s, &txn, ns, key, e);
+        r = lease_detach(&txn, ns, s->lease_type, key, e);
     if (r >= 0)
         r = lease_attach(&txn, ns, lease, s->lease_type, name, e);
     return r < 0 ? r : db_commit(&txn, e);
@@ -471,7 +461,7 @@ int snapshot_remove(struct snapshotter *s, const char *ns, const char *key, stru
     if (r >= 0)
         r = labels_remove(&txn, ns, s->label_kind, key, e);
     if (r >= 0)
-        r = unlease(s, &txn, ns, key, e);
+        r = lease_detach(&txn, ns, s->lease_type, key, e);
     if (r >= 0)
         r = db_commit(&txn, e);
     if (r < 0)
