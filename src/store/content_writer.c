@@ -172,26 +172,32 @@ int content_writer_digest(struct content_writer *w, char **ret, struct err *e)
     return *ret ? 0 : err_oom(e);
 }
 
+/* The first bytes of one file to the other, which is empty. */
+static int copy_bytes(int from_fd, int to_fd, int64_t size)
+{
+    off_t from = 0, to = 0;
+
+    while (to < size) {
+        ssize_t n = neg_errno(copy_file_range(from_fd, &from, to_fd, &to, (size_t)(size - to), 0));
+        if (n == -EINTR)
+            continue;
+        if (n <= 0)
+            return n < 0 ? (int)n : -EIO;
+    }
+    return 0;
+}
+
 static int copy_shared(struct content_writer *w, int64_t size)
 {
     char path[DIGEST_STR_MAX];
     _close_ int fd = -EBADF;
-    ssize_t n;
-    int64_t at = 0;
 
     content_blob_path(w->shared_digest, path);
     fd = neg_errno(openat(w->store->blobs_fd, path, O_RDONLY | O_NOFOLLOW | O_CLOEXEC));
     if (fd < 0)
         return fd;
-    while (at < size) {
-        n = neg_errno(copy_file_range(fd, NULL, w->data_fd, NULL, (size_t)(size - at), 0));
-        if (n == -EINTR)
-            continue;
-        if (n <= 0)
-            return n < 0 ? (int)n : -EIO;
-        at += n;
-    }
-    return rehash(w, size);
+    int r = copy_bytes(fd, w->data_fd, size);
+    return r < 0 ? r : rehash(w, size);
 }
 
 /* Somebody writes behind, or instead of, bytes that were only borrowed: now they are needed here.
@@ -210,6 +216,34 @@ static int unshare_bytes(struct content_writer *w, bool keep, struct err *e)
     if (r < 0)
         return disk_error(e, r, "copy content %s", w->shared_digest);
     free(TAKE(w->shared_digest));
+    return 0;
+}
+
+/*
+ * Blobs never change. What a commit has linked under its digest, and a crash or a failing record
+ * has kept from being more than that, is the file of the ingest as well: to be written to, it goes
+ * on in a file of its own.
+ */
+static int unlink_blob(struct content_writer *w, bool keep)
+{
+    _close_ int fd = -EBADF;
+    struct stat st;
+
+    if (fstat(w->data_fd, &st) < 0)
+        return -errno;
+    if (st.st_nlink < 2)
+        return 0;
+    fd = neg_errno(
+        openat(w->dir_fd, "data.new", O_RDWR | O_CREAT | O_TRUNC | O_NOFOLLOW | O_CLOEXEC, 0644));
+    if (fd < 0)
+        return fd;
+    int r = keep ? copy_bytes(w->data_fd, fd, w->offset) : 0;
+    if (r >= 0)
+        r = neg_errno(renameat(w->dir_fd, "data.new", w->dir_fd, "data"));
+    if (r < 0)
+        return r;
+    close_fd(&w->data_fd);
+    w->data_fd = TAKE_FD(fd);
     return 0;
 }
 
@@ -232,6 +266,8 @@ int content_writer_write(struct content_writer *w, const void *bytes, size_t n, 
         return gone(w, e);
     if (w->shared_digest)
         r = unshare_bytes(w, true, e);
+    else if ((r = unlink_blob(w, true)) < 0)
+        disk_error(e, r, "write to ingest %s", w->ref);
     if (r < 0)
         return r;
     while (n > 0) {
@@ -259,7 +295,9 @@ int content_writer_truncate(struct content_writer *w, struct err *e)
         return gone(w, e);
     if (w->shared_digest)
         return unshare_bytes(w, false, e);
-    r = neg_errno(ftruncate(w->data_fd, 0));
+    r = unlink_blob(w, false);
+    if (r >= 0)
+        r = neg_errno(ftruncate(w->data_fd, 0));
     if (r < 0)
         return disk_error(e, r, "truncate failed: ingest %s", w->ref);
     w->offset = w->synced = 0;

@@ -11,6 +11,8 @@
 #include "store/leases.h"
 
 #define HELLO_DIGEST "sha256:2cf24dba5fb0a30e26e83b2ac5b9e29e1b161e5c1fa7425e73043362938b9824"
+#define WORLD_DIGEST "sha256:045f13dd864bafaad0dd977ac971de549b090cb2836f061d0779b26dd9bb8f4b"
+#define HELLO_WORLD_DIGEST "sha256:b94d27b9934d3e08a52e52d7da7dabfac484efe37a5380ee9088f7ace2efcde9"
 #define EMPTY_DIGEST "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
 
 static const struct strmap none = {};
@@ -143,6 +145,46 @@ static void resume(void **state)
     assert_fails(t, content_status(s, "ns", "r", &st, &t->e), ERR_NOT_FOUND,
                  "reference r: not found");
     content_store_free(s);
+}
+
+/* What a crash between the name of a blob and its record leaves: one file under two names. */
+static void resume_behind_a_blob(void **state)
+{
+    struct test_store *t = *state;
+    char data[128], blob[256], text[16] = "";
+
+    for (int truncates = 0; truncates < 2; truncates++) {
+        struct content_store *s = store_of(t, CONTENT_SHARED);
+        struct content_writer *w = open_writer(t, s, "ns", "r", NULL);
+        _free_ char *digest = NULL;
+
+        assert_ok(t, content_writer_write(w, "hello", 5, &t->e));
+        snprintf(data, sizeof(data), "%s/content/ingest/%s/data", t->dir, w->name);
+        snprintf(blob, sizeof(blob), "%s/content/blobs/sha256/%s", t->dir,
+                 strchr(HELLO_DIGEST, ':') + 1);
+        content_writer_close(w);
+        assert_int_equal(link(data, blob), 0);
+        content_store_free(s);
+
+        s = store_of(t, CONTENT_SHARED);
+        w = open_writer(t, s, "ns", "r", NULL);
+        if (truncates)
+            assert_ok(t, content_writer_truncate(w, &t->e));
+        assert_ok(t, content_writer_write(w, " world", 6, &t->e));
+        int fd = open(blob, O_RDONLY | O_CLOEXEC);
+        assert_int_equal(read(fd, text, sizeof(text)), 5);
+        close(fd);
+        assert_memory_equal(text, "hello", 5);
+        assert_ok(t, content_writer_commit(w, truncates ? 6 : 11, NULL, &none, &digest, &t->e));
+        assert_string_equal(digest, truncates ? WORLD_DIGEST : HELLO_WORLD_DIGEST);
+        content_writer_close(w);
+        /* The file under the older name is nobody's, and goes. */
+        assert_ok(t, content_sweep(s, &t->e));
+        assert_int_equal(access(blob, F_OK), -1);
+        assert_int_equal(entries(t, "ingest"), 0);
+        assert_int_equal(entries(t, "blobs/sha256"), 1 + truncates);
+        content_store_free(s);
+    }
 }
 
 static void locks(void **state)
@@ -451,6 +493,7 @@ int main(void)
         TEST(write_commit_read),
         TEST(expectations),
         TEST(resume),
+        TEST(resume_behind_a_blob),
         TEST(locks),
         TEST(already_there),
         TEST(leased),
