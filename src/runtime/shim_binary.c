@@ -56,7 +56,8 @@ static int installed(const char *runtime, const char *name, const char *daemon_d
     char *path = NULL;
 
     if (proc_find_program(name, NULL, &path) < 0 && proc_find_program(name, daemon_dir, &path) < 0)
-        return err_set(e, ERR_NOT_FOUND,
+        /* To a client NOT_FOUND would mean that there is no such container. */
+        return err_set(e, ERR_UNKNOWN,
                        "runtime \"%s\" binary not installed \"%s\": file does not exist", runtime,
                        name);
     ret->path = path;

@@ -96,6 +96,7 @@ static void test_refusals(void **state)
     assert_true(resolve(p, "io.containerd.nothing.v9", NULL, &b, &e) < 0);
     assert_string_equal(e.msg, "runtime \"io.containerd.nothing.v9\" binary not installed "
                                "\"containerd-shim-nothing-v9\": file does not exist");
+    assert_int_equal(e.code, ERR_UNKNOWN);
     assert_true(resolve(p, "/no/such/shim", NULL, &b, &e) < 0);
     assert_non_null(str_after_prefix(e.msg, "invalid custom binary path: "));
     assert_true(resolve(p, p->dir, NULL, &b, &e) < 0);
