@@ -144,7 +144,8 @@ int shim_start(const struct shim_host *host, const char *binary, const struct bu
         err_clear(e);
         return 0;
     }
-    if (e && strstr(e->msg, REFUSES_OPTIONS))
+    /* Status 0 is no refusal: its answer is wrong, or it did not come to an end. */
+    if (e && (status == 0 || strstr(e->msg, REFUSES_OPTIONS)))
         *e = second;
     return r;
 }
