@@ -7,6 +7,7 @@
 #include "base/clock.h"
 #include "base/fs.h"
 #include "base/log.h"
+#include "base/mount.h"
 #include "base/str.h"
 #include "cgroup/cgroup.h"
 #include "oci/config.h"
@@ -119,6 +120,14 @@ static void kill_rest(const struct bundle *b)
                  err_strerror(left));
 }
 
+static int unmount(const struct bundle *b, struct err *e)
+{
+    _free_ char *rootfs = fs_join(b->path, "rootfs");
+    int r = rootfs ? mount_unmount_all(rootfs, true) : -ENOMEM;
+
+    return r < 0 ? err_errno(e, r, "unmount %s/rootfs", b->path) : 0;
+}
+
 int linux_clean_up(struct bundle *b, uint64_t timeout_ms, struct task_exit *ret, struct err *e)
 {
     _cleanup_(linux_runtime_done) struct linux_runtime runtime = {0};
@@ -131,5 +140,6 @@ int linux_clean_up(struct bundle *b, uint64_t timeout_ms, struct task_exit *ret,
     kill_frozen(b);
     int r = run_delete(b, &runtime, timeout_ms, e);
     kill_rest(b);
-    return r;
+    /* The first failure is the one that is told. */
+    return unmount(b, r < 0 ? NULL : e) < 0 || r < 0 ? ERR_RETURN : 0;
 }

@@ -14,5 +14,6 @@
 void linux_kill_shim(struct shim *shim, struct bundle *b);
 
 /* Ends and removes what is left of the container: `<runtime> delete --force`, then its control
- * group. ret, filled in any case: killed, now. Idempotent. */
+ * group and the mounts on its rootfs. On failure all has been tried. ret, filled in any case:
+ * killed, now. Idempotent. */
 int linux_clean_up(struct bundle *b, uint64_t timeout_ms, struct task_exit *ret, struct err *e);

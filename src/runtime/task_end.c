@@ -98,10 +98,17 @@ int task_clean_up(struct task *task, struct task_exit *ret, struct err *e)
     return shim_run_delete(host, task->tasks->options.own_shim, &task->bundle, ret, e);
 }
 
-static void remove_bundle(struct task *task)
+void task_remove_bundle(struct task *task, bool is_clean)
 {
     struct err e = ERR_INIT;
 
+    if (task->is_linux && !is_clean && task->tasks->options.linux_v1.shim_debug) {
+        log_warn("task %s: bundle %s is kept, since the cleanup failed and shim_debug is set",
+                 task->key, task->bundle.path);
+        /* The end is told now, and of a task without a pid the next daemon tells nothing. */
+        unlinkat(task->bundle.dir_fd, "init.pid", 0);
+        return;
+    }
     if (bundle_remove(&task->bundle, &e) < 0)
         log_warn("remove bundle of task %s: %s", task->key, e.msg);
 }
@@ -204,7 +211,7 @@ int tasks_delete(struct tasks *t, struct task *task, struct task_exit *ret, stru
     bool is_clean = task->binary.is_ours || (task->is_linux && r >= 0);
     if (!is_clean && task_clean_up(task, &again, &warn) < 0)
         log_warn("clean up after task %s: %s", task->key, warn.msg);
-    remove_bundle(task);
+    task_remove_bundle(task, true);
     if (tasks_remove(t, task) && task->is_linux)
         publish_end(t, task, ret);
     return 0;
@@ -276,8 +283,8 @@ void task_kill_unreachable(struct task *task)
 }
 
 /* What is known of the end of a task whose shim is gone: its own record, else what `delete` says.
- */
-static void find_exit(struct tasks *t, struct task *task, struct task_exit *ret)
+ * False when the cleanup failed. */
+static bool find_exit(struct tasks *t, struct task *task, struct task_exit *ret)
 {
     struct err e = ERR_INIT;
     struct exit_record record;
@@ -293,6 +300,7 @@ static void find_exit(struct tasks *t, struct task *task, struct task_exit *ret)
         log_warn("clean up after task %s: %s", task->key, e.msg);
     if (exit_record_read(task->bundle.path, NULL, &record) >= 0)
         *ret = (struct task_exit){(uint32_t)record.pid, record.status, record.at};
+    return r >= 0;
 }
 
 struct lost_answer {
@@ -314,9 +322,9 @@ static void cleanup_run(struct workq_job *job)
     struct tasks *t = task->tasks;
     struct task_exit exit;
 
-    find_exit(t, task, &exit);
+    bool is_clean = find_exit(t, task, &exit);
     task_remove_socket(task);
-    remove_bundle(task);
+    task_remove_bundle(task, is_clean);
     if (tasks_remove(t, task))
         publish_end(t, task, &exit);
     struct lost_answer answer = {task, &exit};

@@ -64,11 +64,11 @@ static void discard_run(struct workq_job *job)
     } else {
         task_kill_unreachable(task);
     }
-    if (task_clean_up(task, &exit, &e) < 0)
+    bool is_clean = task_clean_up(task, &exit, &e) >= 0;
+    if (!is_clean)
         log_warn("clean up after task %s: %s", task->key, e.msg);
     task_remove_socket(task);
-    if (bundle_remove(&task->bundle, &e) < 0)
-        log_warn("remove bundle of task %s: %s", task->key, e.msg);
+    task_remove_bundle(task, is_clean);
     tasks_remove(t, task);
     loop_run(t->loop, (void (*)(void *))task_unpark, task);
     recovery_free(rec);

@@ -81,6 +81,10 @@ void task_end_shim(struct task *task, struct shim *shim);
 /* Removes what a shim left of its container: its `delete` action, that of our shim when somebody
  * else's fails, or that of the OCI runtime for v1. */
 int task_clean_up(struct task *task, struct task_exit *ret, struct err *e);
+/* The bundle and its work directory. After a cleanup that failed (is_clean false), with shim_debug
+ * of runtime v1 set, they are kept for whoever looks for the reason; the next daemon cleans up
+ * again. */
+void task_remove_bundle(struct task *task, bool is_clean);
 
 /* The parts of Create that all runtimes share. */
 

@@ -417,6 +417,37 @@ def test_runtime_of_the_configuration(w, tmp_path):
     assert f"--root {tmp_path}/root/default" in log.read_text()
 
 
+@pytest.mark.parametrize("debug", [False, True], ids=["without", "with"])
+def test_bundle_of_a_failed_cleanup(w, tmp_path, debug):
+    """With shim_debug it is kept for whoever looks for the reason, and removed when a later daemon can clean up."""
+    runtime = tmp_path / "my-runc"
+    broken = tmp_path / "broken"
+    runtime.write_text(f"""#!/bin/sh
+for a in "$@"; do [ "$a" = delete ] && [ -e {broken} ] && {{ echo no such luck >&2; exit 1; }}; done
+exec runc "$@"
+""")
+    runtime.chmod(0o755)
+    serve(w, shim=w.shim, runtime=str(runtime), shim_debug=debug)
+    start(w, "c1")
+    init = int((bundle(w, "c1") / "init.pid").read_text())
+    events = Events(w)
+    broken.touch()
+    os.kill(shim_pid(w, "c1"), signal.SIGKILL)
+    wait_until(lambda: status(w, "c1") is None, what="c1 gone")
+    told = [("/tasks/exit", 137, init), ("/tasks/delete", 137, init)]
+    assert [(topic, e["exit_status"], e["pid"]) for topic, e in events.stop()] == told
+    assert has_ended(init) and not os.path.ismount(bundle(w, "c1") / "rootfs")
+    assert (bundle(w, "c1") / "config.json").exists() == debug
+    broken.unlink()
+    if not debug:
+        subprocess.run(["runc", "--root", "/run/containerd/runc/default", "delete", "--force", "c1"], check=True)
+    w.stop()
+    w.start()
+    wait_until(lambda: not bundle(w, "c1").exists(), what="the second cleanup")
+    w.ctr("containers", "rm", "c1")
+    forget_fifos()
+
+
 def test_shim_that_is_missing(w):
     serve(w, shim="/no/such/shim")
     result = run(w, "c1", "true", check=False)
