@@ -25,6 +25,17 @@ bool str_has_suffix(const char *s, const char *suffix)
     return m <= n && memcmp(s + n - m, suffix, m) == 0;
 }
 
+int str_dup_given(const char *s, char **ret)
+{
+    if (str_empty(s))
+        return 0;
+    char *copy = strdup(s);
+    if (!copy)
+        return -ENOMEM;
+    *ret = copy;
+    return 0;
+}
+
 char *str_vprintf(const char *format, va_list args)
 {
     va_list again;

@@ -19,6 +19,8 @@ static inline const char *str_or_empty(const char *s)
 /* The rest of s behind the prefix, or NULL. */
 const char *str_after_prefix(const char *s, const char *prefix);
 bool str_has_suffix(const char *s, const char *suffix);
+/* A copy of what is given; "" and NULL are not, and leave *ret alone. -ENOMEM. */
+int str_dup_given(const char *s, char **ret);
 /* NULL when out of memory. The caller frees. */
 char *str_printf(const char *format, ...) _printf_(1, 2);
 char *str_vprintf(const char *format, va_list args) _printf_(1, 0);

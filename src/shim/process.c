@@ -38,6 +38,17 @@ struct process *process_new(struct container *c, const char *exec_id)
     return p;
 }
 
+int process_set_streams(struct process *p, bool terminal, const char *stdin_path,
+                        const char *stdout_path, const char *stderr_path)
+{
+    p->terminal = terminal;
+    if (str_dup_given(stdin_path, &p->stdin_path) < 0 ||
+        str_dup_given(stdout_path, &p->stdout_path) < 0 ||
+        str_dup_given(stderr_path, &p->stderr_path) < 0)
+        return -ENOMEM;
+    return 0;
+}
+
 struct process *process_ref(struct process *p)
 {
     p->refs++;

@@ -99,8 +99,11 @@ struct process {
     struct op *waits_for_end; /* a delete that goes on when the end has been told */
 };
 
-/* terminal and the paths are set by the caller. NULL: out of memory. */
+/* NULL: out of memory. */
 struct process *process_new(struct container *c, const char *exec_id);
+/* What a new one is connected to; "" and NULL: nothing. -ENOMEM. */
+int process_set_streams(struct process *p, bool terminal, const char *stdin_path,
+                        const char *stdout_path, const char *stderr_path);
 struct process *process_ref(struct process *p);
 struct process *process_unref(struct process *p); /* takes NULL; returns NULL */
 static inline bool process_is_init(const struct process *p)
