@@ -24,6 +24,7 @@
 #include "shim/console.h"
 #include "shim/copy.h"
 #include "shim/logger.h"
+#include "shim/stdio_output.h"
 
 /* How long a client may take to open its end of an output fifo. */
 #define STDIO_OPEN_TIMEOUT_MS 30000
@@ -44,16 +45,6 @@ struct stdio_request {
     const char *id;   /* of the process: for the logging program */
     const char *name; /* of the console socket, unique in the bundle */
     const char *bundle;
-};
-
-/* One of the container's two outputs on its way to the client. */
-struct stdio_output {
-    struct stdio *io;
-    struct copy copy;
-    char *path;    /* of a fifo still to be opened */
-    int source_fd; /* read end of the pipe, or a dup of the master */
-    int target_fd; /* fifo, file, or the logging program's pipe */
-    int rest_fd;   /* of a closed target: the fifo with what is still in it, to look at */
 };
 
 struct stdio {
@@ -116,3 +107,10 @@ void stdio_done(struct stdio *io);
 /* What a failed runtime left on the container's stderr and nobody has read: for its error. Takes
  * the bytes. Returns how many. */
 size_t stdio_take_stderr(struct stdio *io, char *ret, size_t size);
+
+/*
+ * For stdio.c.
+ */
+
+/* stdio_hurry() while a client's fifo is waited for. */
+void stdio_hurry_opening(struct stdio *io);
