@@ -47,19 +47,19 @@ bool cgroup_has_process(const struct cgroup *c, pid_t pid);
 /* containerd's metrics. ERR_NOT_FOUND "cgroup does not exist: not found". The caller frees with
  * pb_free(). */
 int cgroup_stats(const struct cgroup *c, Google__Protobuf__Any **ret, struct err *e);
-/* SIGKILL to everything in it and below, and cgroup_let_end(); never to the root group or to one that
- * holds the caller (-EPERM). Does not wait for the ends. Returns how many processes were found (0: it is
- * empty), or negative errno. */
+/* SIGKILL to everything in it and below, and cgroup_let_end(); never to the root group or to one
+ * that holds the caller (-EPERM). Does not wait for the ends. Returns how many processes were found
+ * (0: it is empty), or negative errno. */
 int cgroup_kill(const struct cgroup *c);
 /* Kills until it is empty, for at most timeout_ms, and removes its directories. Returns how many
  * processes stay, or negative errno of cgroup_kill(). */
 int cgroup_end(const struct cgroup *c, int timeout_ms);
 /* Lets a paused container go on. */
 void cgroup_thaw(const struct cgroup *c);
-/* Lets what was killed end. In a v1 freezer SIGKILL waits until the process is thawed, so this thaws
- * the group and those below it, which the container may have frozen itself, and takes the processes
- * out of it when a group above is frozen, which is not the container's to thaw. Whatever is in it
- * must have been sent SIGKILL. */
+/* Lets what was killed end. In a v1 freezer SIGKILL waits until the process is thawed, so this
+ * thaws the group and those below it, which the container may have frozen itself, and takes the
+ * processes out of it when a group above is frozen, which is not the container's to thaw. Whatever
+ * is in it must have been sent SIGKILL. */
 void cgroup_let_end(const struct cgroup *c);
 /* Whether it is paused, as far as can be seen: true if nothing can. */
 bool cgroup_is_frozen(const struct cgroup *c);

@@ -175,8 +175,8 @@ void cgroup_remove(const struct cgroup *c)
 int cgroup_end(const struct cgroup *c, int timeout_ms)
 {
     uint64_t deadline = clock_monotonic_ms() + (uint64_t)timeout_ms;
-    /* Whoever is killed between freezing and thawing leaves it frozen. The `delete` action has nobody
-     * behind it who would come back, so only what does not end otherwise is frozen. */
+    /* Whoever is killed between freezing and thawing leaves it frozen. The `delete` action has
+     * nobody behind it who would come back, so only what does not end otherwise is frozen. */
     int left = kill_all(c, false);
 
     while (left > 0 && clock_monotonic_ms() < deadline) {

@@ -28,12 +28,11 @@ struct search {
 /* As proc(5) lists them, pids with a space behind each. NULL: the thread is gone. */
 static char *read_children(pid_t pid, const char *thread)
 {
+    _free_ char *path = str_printf("/proc/%d/task/%s/children", (int)pid, thread);
     char *text = NULL;
-    char path[48 + NAME_MAX];
     size_t n;
 
-    snprintf(path, sizeof(path), "/proc/%d/task/%s/children", (int)pid, thread);
-    return fs_read_file(AT_FDCWD, path, CHILDREN_MAX, &text, &n) < 0 ? NULL : text;
+    return path && fs_read_file(AT_FDCWD, path, CHILDREN_MAX, &text, &n) >= 0 ? text : NULL;
 }
 
 typedef void (*child_fn)(struct search *search, pid_t pid, int depth);
