@@ -1,13 +1,17 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "shim/options.h"
 
+#include <ctype.h>
 #include <fcntl.h>
 #include <jansson.h>
 
 #include "base/fs.h"
+#include "base/log.h"
 #include "base/str.h"
+#include "base/toml.h"
 #include "linux.runc.pb-c.h"
 #include "runc.v1.pb-c.h"
+#include "runtimeoptions.v1.pb-c.h"
 
 #define OPTIONS_FILE_MAX 65536
 
@@ -97,6 +101,83 @@ static int decode_v1(const ProtobufCBinaryData *value, struct options *o, struct
     return r < 0 ? err_oom(e) : 0;
 }
 
+/* Go's name of a field, and TOML's: SystemdCgroup for systemd_cgroup. */
+static bool is_name_of(const char *key, const struct member *m)
+{
+    const char *name = m->name;
+
+    for (; *key && *name; key++, name++) {
+        if (*name == '_')
+            name++;
+        if (tolower((unsigned char)*key) != *name)
+            return false;
+    }
+    return !*key && !*name;
+}
+
+static int take_value(struct options *o, const struct member *m, const struct toml_value *v,
+                      struct err *e)
+{
+    static const enum toml_type types[] = {
+        [BOOL] = TOML_BOOL, [U32] = TOML_INTEGER, [STRING] = TOML_STRING};
+    void *at = (char *)o + m->at;
+
+    if (v->type != types[m->kind] ||
+        (m->kind == U32 && (v->integer < 0 || v->integer > UINT32_MAX)))
+        return err_set(e, ERR_INVALID_ARGUMENT,
+                       "runtime option %s on line %u has a value that it cannot have: invalid "
+                       "argument",
+                       m->name, v->line);
+    if (m->kind == BOOL)
+        *(bool *)at = v->boolean;
+    else if (m->kind == U32)
+        *(uint32_t *)at = (uint32_t)v->integer;
+    else if (!*(char **)at && take_string(at, v->string.bytes) < 0)
+        return err_oom(e);
+    return 0;
+}
+
+/* The table of options of a runtime in the configuration of containerd's CRI plugin. */
+static int decode_table(const ProtobufCBinaryData *text, struct options *o, struct err *e)
+{
+    _cleanup_(toml_freep) struct toml_value *root = NULL;
+
+    if (toml_parse((const char *)text->data, text->len, "runtime options", &root, e) < 0)
+        return ERR_RETURN;
+    for (size_t i = 0; i < root->table.n; i++) {
+        const struct toml_member *given = &root->table.members[i];
+        size_t at = 0;
+        while (at < ARRAY_SIZE(members) && !is_name_of(given->key, &members[at]))
+            at++;
+        if (at == ARRAY_SIZE(members))
+            log_warn("runtime option %.100s is not known", given->key);
+        else if (take_value(o, &members[at], given->value, e) < 0)
+            return ERR_RETURN;
+    }
+    return 0;
+}
+
+static int decode_cri(const ProtobufCBinaryData *value, struct options *o, struct err *e)
+{
+    Pb__Runtimeoptions__Options *m =
+        pb__runtimeoptions__options__unpack(NULL, value->len, value->data);
+    int r = 0;
+
+    if (!m)
+        return err_set(e, ERR_INVALID_ARGUMENT,
+                       "runtime options do not parse as runtimeoptions.v1.Options: invalid "
+                       "argument");
+    if (!str_empty(m->config_path))
+        r = err_set(e, ERR_INVALID_ARGUMENT,
+                    "runtime options are not read from file %.200s, only from the table that "
+                    "names it: invalid argument",
+                    m->config_path);
+    else if (m->config_body.len > 0)
+        r = decode_table(&m->config_body, o, e);
+    pb__runtimeoptions__options__free_unpacked(m, NULL);
+    return r;
+}
+
 int options_decode(const Google__Protobuf__Any *any, struct options *ret, struct err *e)
 {
     _cleanup_(options_done) struct options o = {};
@@ -109,6 +190,8 @@ int options_decode(const Google__Protobuf__Any *any, struct options *ret, struct
             r = decode_runc(&any->value, &o, e);
         else if (str_eq(name, "containerd.linux.runc.CreateOptions"))
             r = decode_v1(&any->value, &o, e);
+        else if (str_eq(name, "runtimeoptions.v1.Options"))
+            r = decode_cri(&any->value, &o, e);
         else
             r = err_set(e, ERR_INVALID_ARGUMENT,
                         "runtime options of type \"%.200s\" are not understood, only "

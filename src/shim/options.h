@@ -1,7 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * What a client chose for one container: containerd.runc.v1.Options, and for runtime v1
- * containerd.linux.runc.CreateOptions. They are kept in the bundle (options.json, and the file
+ * What a client chose for one container: containerd.runc.v1.Options, for runtime v1
+ * containerd.linux.runc.CreateOptions, and of containerd's CRI plugin, when the runtime has a name
+ * of its own, runtimeoptions.v1.Options: a table of its configuration with the options of runc, as
+ * TOML (from 1.7 on; 1.6 sends none of it). They are kept in the bundle (options.json, and the file
  * "runtime" with the OCI runtime's path), where the delete action finds them again.
  */
 #pragma once

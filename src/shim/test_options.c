@@ -8,6 +8,7 @@
 
 #include "base/fs.h"
 #include "runc.v1.pb-c.h"
+#include "runtimeoptions.v1.pb-c.h"
 #include "shim/options.h"
 
 static void test_round_trip(void **state)
@@ -57,6 +58,45 @@ static void test_round_trip(void **state)
     assert_null(loaded.root);
 }
 
+static int decode_table(const char *path, const char *text, struct options *o, struct err *e)
+{
+    Pb__Runtimeoptions__Options m = PB__RUNTIMEOPTIONS__OPTIONS__INIT;
+    Google__Protobuf__Any any = GOOGLE__PROTOBUF__ANY__INIT;
+    uint8_t packed[512];
+
+    m.config_path = (char *)path;
+    m.config_body.data = (uint8_t *)text;
+    m.config_body.len = strlen(text);
+    any.type_url = (char *)"runtimeoptions.v1.Options";
+    any.value.data = packed;
+    any.value.len = pb__runtimeoptions__options__pack(&m, packed);
+    return options_decode(&any, o, e);
+}
+
+static void test_table(void **state)
+{
+    struct options o = {};
+    struct err e = ERR_INIT;
+
+    assert_int_equal(decode_table("",
+                                  "BinaryName = 'crun'\nSystemdCgroup = true\nIoUid = 5\n"
+                                  "Unknown = 1.5\nRoot = ''\n",
+                                  &o, &e),
+                     0);
+    assert_string_equal(o.binary_name, "crun");
+    assert_true(o.systemd_cgroup);
+    assert_int_equal(o.io_uid, 5);
+    assert_null(o.root);
+    options_done(&o);
+    assert_int_equal(decode_table("", "", &o, &e), 0);
+    assert_true(decode_table("", "IoUid = 'x'", &o, &e) < 0);
+    assert_non_null(strstr(e.msg, "io_uid on line 1"));
+    assert_true(decode_table("", "IoGid = -1", &o, &e) < 0);
+    assert_true(decode_table("", "SystemdCgroup = ", &o, &e) < 0);
+    assert_true(decode_table("/etc/x.toml", "", &o, &e) < 0);
+    assert_non_null(strstr(e.msg, "/etc/x.toml"));
+}
+
 static void test_refused(void **state)
 {
     Google__Protobuf__Any any = GOOGLE__PROTOBUF__ANY__INIT;
@@ -80,6 +120,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_round_trip),
+        cmocka_unit_test(test_table),
         cmocka_unit_test(test_refused),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

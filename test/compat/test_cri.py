@@ -4,6 +4,7 @@
 Of 2.0 to 2.2 the `shim` sandbox controller is left out: there the plugin hands it no configuration for the sandbox, and
 containerd ends in a panic, before any shim is started.
 """
+import json
 import os
 import pathlib
 import shutil
@@ -27,6 +28,14 @@ VARIANTS = {"1.6": (None, (), {}), "1.7": ("trixie", (), {}),
             "2.1": ("sid", ('sandboxer = "podsandbox"',), {})}
 
 
+# From 1.7 on the shim is told of this table under its own name, too.
+OPTIONS = """
+      [plugins."io.containerd.{plugin}".containerd.runtimes.wherry.options]
+        BinaryName = "runc"
+        CriuPath = "/no/criu"
+"""
+
+
 @pytest.fixture(scope="session")
 def archives(archive, tmp_path_factory):
     """What containers are made of, and pods."""
@@ -41,7 +50,8 @@ def daemon(request, unpacked, archives):  # noqa: F811
     suite, lines, environment = VARIANTS[request.param]
     if not suite and not shutil.which("containerd"):
         pytest.skip("containerd is not installed")
-    for c in running(cri.Cri(unpacked(suite) if suite else None, lines, environment)):
+    options = OPTIONS.format(plugin="cri.v1.runtime" if suite == "sid" else "grpc.v1.cri")
+    for c in running(cri.Cri(unpacked(suite) if suite else None, (*lines, options.strip()), environment)):
         assert c.version.startswith(request.param.split()[0])
         c.variant = request.param
         c.import_images(*archives)
@@ -97,6 +107,9 @@ def test_life(c):
     c.by_id("StartContainer", a)
     b = pod.run("b", "sleep", "1000", limit=100 << 20)
     assert under.shims(c) == shim and pod.state(a) == pod.state(b) == "RUNNING"
+    if c.variant != "1.6":
+        options = c.state / "io.containerd.runtime.v2.task" / "k8s.io" / a / "options.json"
+        assert json.loads(options.read_text()) == {"binary_name": "runc", "criu_path": "/no/criu"}
     assert pod.execute(a, "sh", "-c", "echo o; echo e >&2; exit 5") == (5, "o\n", "e\n")
     with pytest.raises(grpc.RpcError) as error:
         pod.execute(a, "/no/such/program")
