@@ -80,6 +80,24 @@ static int bundle_fill(struct bundle *b, const void *spec, size_t spec_len, stru
     return bundle_make_work(b, e);
 }
 
+/* Who could write there could put a bundle of their own in the place of one. */
+static int make_parents(const char *state, const char *runtime, const char *ns, struct err *e)
+{
+    _free_ char *of_runtime = str_printf("%s/%s", state, runtime);
+    _free_ char *of_namespace = str_printf("%s/%s/%s", state, runtime, ns);
+
+    if (!of_runtime || !of_namespace)
+        return err_oom(e);
+    const char *const paths[] = {of_runtime, of_namespace};
+    for (size_t i = 0; i < ARRAY_SIZE(paths); i++) {
+        _close_ int fd = -EBADF;
+        int r = fs_open_private_dir(paths[i], 0711, &fd);
+        if (r < 0)
+            return err_errno(e, r, "make directory %s our own", paths[i]);
+    }
+    return 0;
+}
+
 int bundle_begin(const char *root, const char *state, const char *runtime, const char *ns,
                  const char *id, const void *spec, size_t spec_len, struct bundle *ret,
                  struct err *e)
@@ -90,12 +108,9 @@ int bundle_begin(const char *root, const char *state, const char *runtime, const
     if (r < 0)
         return r;
 
-    _free_ char *parent = str_printf("%s/%s/%s", state, runtime, ns);
-    if (!parent)
-        return err_oom(e);
-    r = fs_mkdir_p(AT_FDCWD, parent, 0711);
+    r = make_parents(state, runtime, ns, e);
     if (r < 0)
-        return err_errno(e, r, "make directory %s", parent);
+        return r;
     if (mkdir(b.path, 0700) < 0) {
         if (errno == EEXIST)
             return err_set(e, ERR_ALREADY_EXISTS, "bundle %s: already exists", b.path);

@@ -48,7 +48,9 @@ void bundle_done(struct bundle *b);
 int bundle_create(const char *root, const char *state, const char *ns, const char *id,
                   const void *spec, size_t spec_len, const char *shim_binary, struct bundle *ret,
                   struct err *e);
-/* The part that all runtimes share: config.json, rootfs/ and an empty work directory. */
+/* The part that all runtimes share: config.json, rootfs/ and an empty work directory. The
+ * directories of the runtime and of the namespace above it become 0711; -EPERM when they are not
+ * ours. */
 int bundle_begin(const char *root, const char *state, const char *runtime, const char *ns,
                  const char *id, const void *spec, size_t spec_len, struct bundle *ret,
                  struct err *e);

@@ -94,6 +94,34 @@ static void test_same_id_twice(void **state)
     assert_true(fs_exists(b.dir_fd, "config.json"));
 }
 
+/* Whoever could write there could put a bundle of their own in the place of one. */
+static void test_directories_above_are_tightened(void **state)
+{
+    struct dirs *d = *state;
+    _cleanup_(bundle_done) struct bundle b = BUNDLE_NULL;
+    struct bundle other = BUNDLE_NULL;
+    struct err e = ERR_INIT;
+    struct stat st;
+
+    assert_int_equal(fs_mkdir_p(AT_FDCWD, d->state, 0711), 0);
+    _free_ char *of_runtime = fs_join(d->state, BUNDLE_V2);
+    _free_ char *of_namespace = fs_join(of_runtime, "ns");
+    assert_int_equal(fs_mkdir_p(AT_FDCWD, of_namespace, 0777), 0);
+    create(d, "c1", &b);
+    assert_int_equal(stat(of_runtime, &st), 0);
+    assert_int_equal(st.st_mode & 07777, 0711);
+    assert_int_equal(stat(of_namespace, &st), 0);
+    assert_int_equal(st.st_mode & 07777, 0711);
+
+    /* A link is not followed. */
+    _free_ char *link = fs_join(of_runtime, "other");
+    assert_int_equal(symlink(d->base, link), 0);
+    assert_true(
+        bundle_create(d->root, d->state, "other", "c1", spec, strlen(spec), "/x", &other, &e) < 0);
+    _free_ char *followed = fs_join(d->base, "c1");
+    assert_int_equal(access(followed, F_OK), -1);
+}
+
 static void test_bad_spec_leaves_nothing(void **state)
 {
     struct dirs *d = *state;
@@ -189,6 +217,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(test_holds_what_a_shim_needs, setup, teardown),
         cmocka_unit_test_setup_teardown(test_same_id_twice, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_directories_above_are_tightened, setup, teardown),
         cmocka_unit_test_setup_teardown(test_bad_spec_leaves_nothing, setup, teardown),
         cmocka_unit_test_setup_teardown(test_bootstrap, setup, teardown),
         cmocka_unit_test_setup_teardown(test_walk_and_remove, setup, teardown),
