@@ -135,6 +135,27 @@ int fs_lock(int fd, int timeout_ms)
     return 0;
 }
 
+/* As fs_read_all(), but it does not look for the end behind as many bytes as are expected. */
+static ssize_t read_expected(int fd, void *bytes, size_t n, size_t expected)
+{
+    char *s = bytes;
+    size_t done = 0;
+
+    while (done < n) {
+        ssize_t r = read(fd, s + done, n - done);
+        if (r < 0 && errno == EINTR)
+            continue;
+        if (r < 0)
+            return -errno;
+        if (r == 0)
+            break;
+        done += (size_t)r;
+        if (done == expected)
+            break;
+    }
+    return (ssize_t)done;
+}
+
 int fs_read_file(int dir_fd, const char *path, size_t max_bytes, char **ret, size_t *ret_len)
 {
     struct stat st;
@@ -163,7 +184,7 @@ int fs_read_file(int dir_fd, const char *path, size_t max_bytes, char **ret, siz
         r = buf_reserve(&b, n_room, &room);
         if (r < 0)
             break;
-        ssize_t n = fs_read_all(fd, room, n_room);
+        ssize_t n = read_expected(fd, room, n_room, b.len == 0 ? (size_t)st.st_size : 0);
         if (n < 0) {
             r = (int)n;
             break;
@@ -252,20 +273,7 @@ int fs_write_all(int fd, const void *bytes, size_t n)
 
 ssize_t fs_read_all(int fd, void *bytes, size_t n)
 {
-    char *s = bytes;
-    size_t done = 0;
-
-    while (done < n) {
-        ssize_t r = read(fd, s + done, n - done);
-        if (r < 0 && errno == EINTR)
-            continue;
-        if (r < 0)
-            return -errno;
-        if (r == 0)
-            break;
-        done += (size_t)r;
-    }
-    return (ssize_t)done;
+    return read_expected(fd, bytes, n, 0);
 }
 
 int fs_open_dir(int dir_fd, const char *path, DIR **ret)
