@@ -182,7 +182,7 @@ static void client_ready(struct event_fd *source, uint32_t events)
             if (call)
                 handle_response(call, &f);
         }
-        if (c->freed)
+        if (c->freed || c->io.is_drained)
             break;
     }
     if (!c->freed && r >= 0)

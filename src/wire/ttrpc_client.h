@@ -24,7 +24,7 @@ typedef void (*ttrpc_closed_fn)(void *userdata);
 #define TTRPC_CLIENT_MAX_CALLS 8192
 #define TTRPC_CLIENT_MAX_QUEUED_BYTES (16u << 20)
 
-/* fd: a connected, non-blocking socket, owned from success on. */
+/* fd: a connected socket, owned from success on. */
 int ttrpc_client_new(struct event_loop *loop, int fd, ttrpc_closed_fn closed, void *userdata,
                      struct ttrpc_client **ret, struct err *e);
 /* Answers every open call with "ttrpc: closed". Takes NULL. Returns NULL. */

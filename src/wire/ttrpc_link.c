@@ -3,17 +3,13 @@
 
 #include <sys/socket.h>
 
-#include "base/fs.h"
-
 #define IDLE_BYTES_MAX 4096
 
 int ttrpc_link_init(struct ttrpc_link *l, struct event_loop *loop, int fd, size_t max_out,
                     event_fd_fn fn)
 {
     l->fd = -EBADF;
-    int r = fs_set_nonblock(fd, true);
-    if (r == 0)
-        r = event_fd_add(loop, &l->source, fd, EPOLLIN, fn);
+    int r = event_fd_add(loop, &l->source, fd, EPOLLIN, fn);
     if (r < 0)
         return r;
     ttrpc_decoder_init(&l->in);
@@ -54,6 +50,8 @@ int ttrpc_link_read(struct ttrpc_link *l)
     if (n == 0)
         return -ENODATA;
     ttrpc_decoder_fed(&l->in, (size_t)n);
+    /* What comes later, the end included, the loop tells of. */
+    l->is_drained = (size_t)n < size;
     return 1;
 }
 

@@ -11,9 +11,11 @@ struct ttrpc_link {
     struct event_fd source;
     struct ttrpc_decoder in;
     struct buf out;
+    bool is_drained; /* the last read got less than it had room for */
 };
 
-/* Registers for reading. fd is owned on success. Returns 0 or negative errno. */
+/* Registers for reading. fd is owned on success; it need not be non-blocking. Returns 0 or negative
+ * errno. */
 int ttrpc_link_init(struct ttrpc_link *l, struct event_loop *loop, int fd, size_t max_out,
                     event_fd_fn fn);
 /* Closes; may be called twice. */
@@ -24,8 +26,9 @@ static inline bool ttrpc_link_is_open(const struct ttrpc_link *l)
 {
     return l->fd >= 0;
 }
-/* One read(2). 1: something came; 0: nothing now; -ENODATA: the end; other negative errno: broken.
- */
+/* One recv(2), that does not wait. 1: something came, with is_drained saying whether another one is
+ * of use; 0: nothing now; -ENODATA: the end; other negative errno: broken. */
 int ttrpc_link_read(struct ttrpc_link *l);
-/* Writes what goes and waits for room for the rest. 0, or negative errno: broken. */
+/* Writes what goes, and has the loop tell when there is room for the rest. 0, or negative errno:
+ * broken. */
 int ttrpc_link_flush(struct ttrpc_link *l);

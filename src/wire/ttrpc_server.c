@@ -18,7 +18,6 @@
 
 /* Reads of one connection before the others have their turn. */
 #define READS_PER_TURN 16
-#define ACCEPTS_PER_TURN 16
 /* How long to leave new connections waiting when there are no fds or memory for them. */
 #define ACCEPT_PAUSE_MS 100
 
@@ -325,7 +324,7 @@ static void conn_ready(struct event_fd *source, uint32_t events)
             break;
         while (conn->server && ttrpc_decoder_next(&conn->io.in, &f) > 0)
             handle_frame(conn, &f);
-        if (!conn->server)
+        if (!conn->server || conn->io.is_drained)
             break;
     }
     conn->dispatching = false;
@@ -345,7 +344,7 @@ static bool peer_is_us(int fd)
     return sock_peer(fd, &peer) == 0 && peer.uid == geteuid() && peer.gid == getegid();
 }
 
-int ttrpc_server_add(struct ttrpc_server *s, int fd, struct err *e)
+static int add_conn(struct ttrpc_server *s, int fd, struct conn **ret, struct err *e)
 {
     if (!peer_is_us(fd))
         return err_set(e, ERR_PERMISSION_DENIED, "the peer runs as another user");
@@ -364,7 +363,15 @@ int ttrpc_server_add(struct ttrpc_server *s, int fd, struct err *e)
     list_init(&conn->calls);
     list_push_back(&s->conns, &conn->link);
     s->n_conns++;
+    *ret = conn;
     return 0;
+}
+
+int ttrpc_server_add(struct ttrpc_server *s, int fd, struct err *e)
+{
+    struct conn *conn;
+
+    return add_conn(s, fd, &conn, e);
 }
 
 static void accept_again(struct event_timer *timer)
@@ -375,24 +382,28 @@ static void accept_again(struct event_timer *timer)
         event_timer_arm(s->loop, timer, ACCEPT_PAUSE_MS, accept_again);
 }
 
+/* One connection a turn: the loop tells of the next one, as cheaply as a look that finds none. */
 static void listener_ready(struct event_fd *source, _unused_ uint32_t events)
 {
     struct ttrpc_server *s = container_of(source, struct ttrpc_server, listener);
 
-    for (int i = 0; i < ACCEPTS_PER_TURN; i++) {
-        int fd;
-        int r = sock_accept(s->listen_fd, &fd);
-        if (r == -EAGAIN)
-            return;
-        if (r < 0) {
-            /* The connection stays in the backlog; looking again at once would only burn time. */
-            event_fd_set(&s->listener, 0);
-            event_timer_arm(s->loop, &s->accept_again, ACCEPT_PAUSE_MS, accept_again);
-            return;
-        }
-        if (ttrpc_server_add(s, fd, NULL) < 0)
-            close(fd);
+    struct conn *conn;
+    int fd;
+    int r = sock_accept(s->listen_fd, &fd);
+
+    if (r == -EAGAIN)
+        return;
+    if (r < 0) {
+        /* The connection stays in the backlog; looking again at once would only burn time. */
+        event_fd_set(&s->listener, 0);
+        event_timer_arm(s->loop, &s->accept_again, ACCEPT_PAUSE_MS, accept_again);
+        return;
     }
+    /* Who connects asks: mostly the request is there already. */
+    if (add_conn(s, fd, &conn, NULL) < 0)
+        close(fd);
+    else
+        conn_ready(&conn->io.source, EPOLLIN);
 }
 
 int ttrpc_server_new(struct event_loop *loop, int listen_fd, const struct ttrpc_service *services,
