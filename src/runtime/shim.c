@@ -272,6 +272,18 @@ void shim_call(struct shim *s, const char *ns, const char *method, const Protobu
     }
 }
 
+void shim_cork(struct shim *s)
+{
+    if (s->client)
+        ttrpc_client_cork(s->client);
+}
+
+void shim_uncork(struct shim *s)
+{
+    if (s->client)
+        ttrpc_client_uncork(s->client);
+}
+
 struct sync_call {
     struct event_post post;
     struct rendezvous meet;

@@ -96,6 +96,10 @@ typedef void (*shim_reply_fn)(void *userdata, const struct err *e, ProtobufCMess
 void shim_call(struct shim *s, const char *ns, const char *method, const ProtobufCMessage *request,
                const ProtobufCMessageDescriptor *reply, uint64_t timeout_ms, shim_reply_fn fn,
                void *userdata);
+/* [loop] Calls between the two leave together, so that the shim wakes up but once for them. Not for
+ * longer than the loop's turn. */
+void shim_cork(struct shim *s);
+void shim_uncork(struct shim *s);
 /* [not the loop] Blocks until answered. ret_reply may be NULL. */
 int shim_call_sync(struct shim *s, const char *ns, const char *method,
                    const ProtobufCMessage *request, const ProtobufCMessageDescriptor *reply,

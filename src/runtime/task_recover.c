@@ -185,11 +185,16 @@ static void recovery_ask(struct recovery *rec)
     struct shim *shim = rec->shim;
     const char *ns = rec->task->ns;
 
+    /* Both may fail at once, and take the recovery's reference with them. */
+    shim_ref(shim);
     rec->n_awaited = 2;
+    shim_cork(shim);
     shim_call(shim, ns, "Connect", &rec->connect.base, &pb__task__connect_response__descriptor,
               timeout_ms, recovery_connected, rec);
     shim_call(shim, ns, "State", &rec->state.base, &pb__task__state_response__descriptor,
               timeout_ms, recovery_stated, rec);
+    shim_uncork(shim);
+    shim_unref(shim);
 }
 
 char *task_group_address(struct task *task, const char *suffix)

@@ -6,6 +6,7 @@
 #include <stdint.h>
 
 #include <cmocka.h>
+#include <sys/socket.h>
 
 #include "base/event.h"
 #include "base/fs.h"
@@ -150,6 +151,25 @@ static void replies_and_errors(_unused_ void **state)
     expect(&b, ERR_NOT_FOUND, "task x: not found");
     expect(&c, ERR_UNIMPLEMENTED, "method None");
     assert_int_equal(ttrpc_client_pending(client), 0);
+}
+
+/* The peer has nothing to wake up for before both are there. */
+static void corked(_unused_ void **state)
+{
+    struct answer a = {0}, b = {0};
+    char bytes[4096];
+
+    ttrpc_client_cork(client);
+    assert_int_equal(call("Echo", "ns", 0, &a), 0);
+    assert_int_equal(call("Fail", NULL, 1000, &b), 0);
+    assert_int_equal(recv(peer_fd, bytes, sizeof(bytes), MSG_DONTWAIT | MSG_PEEK), -1);
+    assert_int_equal(errno, EAGAIN);
+    ttrpc_client_uncork(client);
+    assert_true(recv(peer_fd, bytes, sizeof(bytes), MSG_DONTWAIT | MSG_PEEK) > 0);
+    serve();
+    turns();
+    expect(&a, ERR_OK, "\x0a\x05hello");
+    expect(&b, ERR_NOT_FOUND, "task x: not found");
 }
 
 static void many_calls(_unused_ void **state)
@@ -337,6 +357,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         T(replies_and_errors),
+        T(corked),
         T(many_calls),
         T(deadlines),
         T(lost_connection),

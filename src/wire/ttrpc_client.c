@@ -37,6 +37,7 @@ struct ttrpc_client {
     ttrpc_closed_fn closed;
     void *userdata;
     bool dispatching, freed;
+    bool is_corked; /* requests gather, and are written together */
 };
 
 static struct client_call **bucket_of(const struct ttrpc_client *c, uint32_t stream_id)
@@ -289,7 +290,7 @@ static int start_call(struct ttrpc_client *c, const Pb__Ttrpc__Request *request,
     if (timeout_ms > 0)
         event_timer_arm(c->loop, &call->timer, timeout_ms, call_late);
     /* A connection that is broken is noticed by the loop, which then answers everything. */
-    if (!c->dispatching)
+    if (!c->dispatching && !c->is_corked)
         ttrpc_link_flush(&c->io);
     return 0;
 }
@@ -330,6 +331,18 @@ int ttrpc_client_call(struct ttrpc_client *c, const char *service, const char *m
                                   userdata, e);
     free(bytes);
     return r;
+}
+
+void ttrpc_client_cork(struct ttrpc_client *c)
+{
+    c->is_corked = true;
+}
+
+void ttrpc_client_uncork(struct ttrpc_client *c)
+{
+    c->is_corked = false;
+    if (!c->dispatching && ttrpc_link_is_open(&c->io))
+        ttrpc_link_flush(&c->io);
 }
 
 size_t ttrpc_client_pending(const struct ttrpc_client *c)

@@ -39,5 +39,9 @@ int ttrpc_client_call(struct ttrpc_client *c, const char *service, const char *m
 int ttrpc_client_call_raw(struct ttrpc_client *c, const char *service, const char *method,
                           const char *namespace_, const void *request, size_t n,
                           uint64_t timeout_ms, ttrpc_reply_fn fn, void *userdata, struct err *e);
+/* Between the two, requests gather and then are written at once, so that the peer wakes up but once
+ * for all of them. Not for longer than the loop's turn. */
+void ttrpc_client_cork(struct ttrpc_client *c);
+void ttrpc_client_uncork(struct ttrpc_client *c);
 /* Calls waiting for an answer. */
 size_t ttrpc_client_pending(const struct ttrpc_client *c);
