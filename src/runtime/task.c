@@ -114,15 +114,35 @@ void task_call(struct task *t, const char *method, const ProtobufCMessage *reque
     list_push_back(&t->parked, &call->link);
 }
 
-void task_unpark(struct task *t)
+static bool asks_state_of_init(const struct parked_call *call)
+{
+    return str_eq(call->method, "State") &&
+           str_empty(((const Pb__Task__StateRequest *)call->request)->exec_id);
+}
+
+void task_unpark_stated(struct task *t, ProtobufCMessage *state)
 {
     for (struct list *l; (l = list_pop_front(&t->parked));) {
         struct parked_call *call = container_of(l, struct parked_call, link);
-        call_now(t, call->method, call->request, call->reply, call->timeout_ms, call->fn,
-                 call->userdata);
+        /* Old once the end was told, or when another call may change it. */
+        if (t->is_linux || atomic_load(&t->exit_seen) || !asks_state_of_init(call)) {
+            pb_free(state);
+            state = NULL;
+        }
+        if (state)
+            call->fn(call->userdata, NULL, TAKE(state));
+        else
+            call_now(t, call->method, call->request, call->reply, call->timeout_ms, call->fn,
+                     call->userdata);
         task_unref(call->task);
         free(call);
     }
+    pb_free(state);
+}
+
+void task_unpark(struct task *t)
+{
+    task_unpark_stated(t, NULL);
 }
 
 /* A Wait on its way: kept so that it can outlive the shim. */

@@ -83,4 +83,7 @@ void task_wait(struct task *t, const ProtobufCMessage *request, shim_reply_fn fn
 
 /* [loop] For the registry: lets parked calls go; answers the waiters of a lost task. */
 void task_unpark(struct task *t);
+/* The same, with what the shim has just said of init (taken; NULL: nothing): that answers a State or
+ * List which waited for it, and the shim is not asked the same again. */
+void task_unpark_stated(struct task *t, ProtobufCMessage *state);
 void task_answer_waiters(struct task *t, const struct task_exit *exit);

@@ -39,11 +39,13 @@ struct recovery {
     int n_awaited; /* answers to the two calls */
     enum err_code connect_code, state_code;
     bool has_process;
+    ProtobufCMessage *stated; /* the answer to State */
     struct workq_job job;
 };
 
 static void recovery_free(struct recovery *rec)
 {
+    pb_free(rec->stated);
     task_unref(rec->task);
     free(rec);
 }
@@ -86,7 +88,7 @@ static void make_live(struct recovery *rec)
     if (lost)
         task_cleanup_start(task);
     else
-        task_unpark(task);
+        task_unpark_stated(task, TAKE(rec->stated));
     recovery_free(rec);
 }
 
@@ -155,8 +157,8 @@ static void recovery_stated(void *userdata, const struct err *e, ProtobufCMessag
     rec->has_process = response && response->pid != 0;
     if (rec->has_process)
         atomic_store(&rec->task->start_seen, response->status != PB__V1TYPES__STATUS__CREATED);
-    if (reply)
-        pb_free(reply);
+    pb_free(rec->stated);
+    rec->stated = reply;
     if (--rec->n_awaited == 0)
         recovery_decide(rec);
 }

@@ -16,6 +16,8 @@ from harness import daemons
 from harness.memory import written_kb
 
 CODE = grpc.StatusCode
+PAUSED = (4, 5)  # and being paused
+VERSION = "containerd.services.version.v1.Version/Version"
 
 
 def gated(gate, number):
@@ -249,6 +251,36 @@ def test_storm_of_signals(rig):
     assert rig.execute("c1", "e1", ("sh", "-c", "exit 3")) and rig.wait("c1", "e1") == 3
     rig.remove("c1")
     bystander.end()
+    assert rig.left_behind() == []
+
+
+def test_what_waits_for_a_recovery(rig):
+    """What the shim says to the new daemon answers those who asked for that, but not who asked behind a Pause."""
+    pids = {name: rig.run(name) for name in ("c0", "c1")}
+    shims = [rig.shim(name) for name in pids]
+    rig.d.kill()
+    for shim in shims:
+        os.kill(shim, signal.SIGSTOP)
+    try:
+        rig.d.start()
+        tasks = "containerd.services.tasks.v1.Tasks/"
+        # Calls that wait for the connection are sent in any order.
+        rig.d.api.call(VERSION)
+        calls = [rig.d.api.begin(tasks + method, request, namespace=rig.ns)
+                 for method, request in (("Pause", {"container_id": "c0"}), ("Get", {"container_id": "c0"}), ("List", {}))]
+        rig.d.api.call(VERSION)  # behind them on their connection
+        assert not any(call.done() for call in calls)
+    finally:
+        for shim in shims:
+            os.kill(shim, signal.SIGCONT)
+    _, process, listed = [call.result() for call in calls]
+    assert process.process.status in PAUSED and process.process.pid == pids["c0"]
+    listed = {task.id: task for task in listed.tasks}
+    assert listed["c0"].status in PAUSED and listed["c1"].status == 2
+    assert {name: listed[name].pid for name in listed} == pids
+    rig.task("Resume", container_id="c0")
+    for name in pids:
+        rig.remove(name)
     assert rig.left_behind() == []
 
 

@@ -96,6 +96,12 @@ class Api:
         stub = self.channel.unary_unary("/" + path, kind.SerializeToString, reply.FromString)
         return stub(self._request(kind, request), timeout=timeout, metadata=self._metadata(namespace, lease, headers))
 
+    def begin(self, path, request=None, namespace=None, timeout=20):
+        """A future of the reply. Those of one connection arrive in this order."""
+        _, kind, reply = self._method(path)
+        stub = self.channel.unary_unary("/" + path, kind.SerializeToString, reply.FromString)
+        return stub.future(self._request(kind, request), timeout=timeout, metadata=self._metadata(namespace, None, None))
+
     def stream(self, path, request=None, namespace=None, lease=None, timeout=20, headers=None):
         """One request, an iterator of replies (with .cancel())."""
         _, kind, reply = self._method(path)
