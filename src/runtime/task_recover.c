@@ -15,10 +15,6 @@
 #include "base/fs.h"
 #include "base/log.h"
 #include "base/str.h"
-#include "oci/config.h"
-#include "runtime/linux_bundle.h"
-#include "runtime/linux_cgroup.h"
-#include "runtime/task_images.h"
 #include "runtime/tasks_private.h"
 #include "wire/pb.h"
 
@@ -199,92 +195,6 @@ static void recovery_ask(struct recovery *rec)
     shim_unref(shim);
 }
 
-char *task_group_address(struct task *task, const char *suffix)
-{
-    _cleanup_(oci_config_done) struct oci_config config = {0};
-    _free_ char *spec = NULL;
-    const char *group = task->id;
-    size_t len = 0;
-
-    if (fs_read_file(task->bundle.dir_fd, "config.json", OCI_CONFIG_MAX, &spec, &len) >= 0 &&
-        oci_config_parse(spec, len, &config, NULL) >= 0 && !str_empty(config.group))
-        group = config.group;
-    _free_ char *name = str_printf("%s%s", group, suffix);
-    return name ? shim_socket_address(&task->tasks->options.host, task->ns, name) : NULL;
-}
-
-int task_find_endpoint(struct task *task, struct shim_endpoint *ret, struct err *e)
-{
-    struct tasks *t = task->tasks;
-
-    if (task->is_linux) {
-        ret->version = 1;
-        ret->address = linux_bundle_read_address(&task->bundle);
-        if (!ret->address)
-            ret->address = shim_socket_address(&t->options.host, task->ns, task->id);
-        return ret->address ? 0 : err_oom(e);
-    }
-    ret->version = 2;
-    if (bundle_read_bootstrap(&task->bundle, &ret->address, &ret->version, NULL) >= 0)
-        return 0;
-    ret->address = task_group_address(task, "");
-    return ret->address ? 0 : err_oom(e);
-}
-
-static bool is_same_program(const char *a, const char *b)
-{
-    const char *slash_a = strrchr(a, '/');
-    const char *slash_b = strrchr(b, '/');
-
-    return str_eq(slash_a ? slash_a + 1 : a, slash_b ? slash_b + 1 : b);
-}
-
-static int load_binary(struct tasks *t, struct task *task, struct err *e)
-{
-    task->binary.path = bundle_read_shim_binary(&task->bundle);
-    if (!task->binary.path) {
-        /* Not even the intent was written: no shim was started. */
-        task->binary.path = strdup(t->options.own_shim);
-        if (!task->binary.path)
-            return err_oom(e);
-    }
-    /* Ours may lie elsewhere since an upgrade, and the old one be gone. */
-    if (access(task->binary.path, X_OK) < 0 &&
-        is_same_program(task->binary.path, t->options.own_shim)) {
-        free(task->binary.path);
-        task->binary.path = strdup(t->options.own_shim);
-        if (!task->binary.path)
-            return err_oom(e);
-    }
-    task->binary.is_ours = str_eq(task->binary.path, t->options.own_shim);
-    return 0;
-}
-
-static int load_task(struct tasks *t, struct task *task, struct err *e)
-{
-    int r =
-        bundle_load(t->options.root, t->options.state, task->is_linux ? BUNDLE_LINUX : BUNDLE_V2,
-                    task->ns, task->id, &task->bundle, e);
-    if (r >= 0 && !task->is_linux)
-        r = load_binary(t, task, e);
-    if (r < 0)
-        return r;
-    if (task->is_linux) {
-        atomic_store(&task->exit_seen, linux_bundle_is_exit_told(&task->bundle));
-        linux_open_logs(task);
-        task->group = linux_cgroup_new(task, 0);
-        if (task->group)
-            linux_cgroup_watch(task->group);
-    } else {
-        task->log = shim_log_open(t->loop, &task->bundle);
-    }
-    /* A container that had a process may have run before we did: then its end is news. */
-    atomic_store(&task->start_seen, fs_exists(task->bundle.dir_fd, "init.pid"));
-    task_images_find(task);
-    task->state = TASK_RECOVERING;
-    return 0;
-}
-
 static void recovery_connect(struct recovery *rec);
 
 static void recovery_connect_again(struct event_timer *timer)
@@ -325,7 +235,7 @@ static void recover_one(struct tasks *t, const char *ns, const char *id, bool is
 
     if (task)
         task->is_linux = is_linux;
-    if (!task || load_task(t, task, &e) < 0 || tasks_add(t, task, &e) < 0) {
+    if (!task || task_load(task, &e) < 0 || tasks_add(t, task, &e) < 0) {
         log_error("recover task %s/%s: %s", ns, id, task ? e.msg : "out of memory");
         task_unref(task);
         free(rec);
