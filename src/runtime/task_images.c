@@ -49,7 +49,8 @@ int task_images_make(struct task *task, const struct task_create *create, struct
 
 void task_images_find(struct task *task)
 {
-    task->images_path = fs_join(task->bundle.work_path, IMAGES_NAME);
+    if (!task->images_path)
+        task->images_path = fs_join(task->bundle.work_path, IMAGES_NAME);
     atomic_store(&task->has_images, task->images_path && fs_exists(AT_FDCWD, task->images_path));
 }
 

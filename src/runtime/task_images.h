@@ -16,7 +16,7 @@
  * that is not restored. After the bundle was made; on failure the bundle's removal takes what is
  * there. */
 int task_images_make(struct task *task, const struct task_create *create, struct err *e);
-/* [not the loop] Of a task found by its bundle: whether there are some. */
+/* [loop] Of a task found by its bundle: whether there are some. */
 void task_images_find(struct task *task);
 /* [any thread] The task was started: removes them (of a link, the link), on the pool. */
 void task_images_drop(struct task *task);

@@ -8,7 +8,6 @@
 #include "oci/config.h"
 #include "runtime/linux_bundle.h"
 #include "runtime/linux_cgroup.h"
-#include "runtime/task_images.h"
 #include "runtime/tasks_private.h"
 
 char *task_group_address(struct task *task, const char *suffix)
@@ -60,15 +59,16 @@ static int load_binary(struct tasks *t, struct task *task, struct err *e)
         if (!task->binary.path)
             return err_oom(e);
     }
+    task->binary.is_ours = str_eq(task->binary.path, t->options.own_shim);
     /* Ours may lie elsewhere since an upgrade, and the old one be gone. */
-    if (access(task->binary.path, X_OK) < 0 &&
-        is_same_program(task->binary.path, t->options.own_shim)) {
+    if (!task->binary.is_ours && is_same_program(task->binary.path, t->options.own_shim) &&
+        access(task->binary.path, X_OK) < 0) {
         free(task->binary.path);
         task->binary.path = strdup(t->options.own_shim);
         if (!task->binary.path)
             return err_oom(e);
+        task->binary.is_ours = true;
     }
-    task->binary.is_ours = str_eq(task->binary.path, t->options.own_shim);
     return 0;
 }
 
@@ -89,11 +89,10 @@ int task_load(struct task *task, struct err *e)
         if (task->group)
             linux_cgroup_watch(task->group);
     } else {
-        task->log = shim_log_open(t->loop, &task->bundle);
+        /* Ours drops the lines that nobody takes; others may wait for a reader. */
+        bool is_wanted = !task->binary.is_ours || log_get_level() <= LOG_DEBUG;
+        task->log = is_wanted ? shim_log_open(t->loop, &task->bundle) : NULL;
     }
-    /* A container that had a process may have run before we did: then its end is news. */
-    atomic_store(&task->start_seen, fs_exists(task->bundle.dir_fd, "init.pid"));
-    task_images_find(task);
     task->state = TASK_RECOVERING;
     return 0;
 }

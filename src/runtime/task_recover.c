@@ -15,6 +15,7 @@
 #include "base/fs.h"
 #include "base/log.h"
 #include "base/str.h"
+#include "runtime/task_images.h"
 #include "runtime/tasks_private.h"
 #include "wire/pb.h"
 
@@ -35,6 +36,7 @@ struct recovery {
     int n_awaited; /* answers to the two calls */
     enum err_code connect_code, state_code;
     bool has_process;
+    bool was_started;         /* which the shim has said */
     ProtobufCMessage *stated; /* the answer to State */
     struct workq_job job;
 };
@@ -44,6 +46,19 @@ static void recovery_free(struct recovery *rec)
     pb_free(rec->stated);
     task_unref(rec->task);
     free(rec);
+}
+
+/* What the bundle tells of a task whose shim does not. */
+static void read_traces(struct recovery *rec)
+{
+    struct task *task = rec->task;
+
+    if (rec->was_started)
+        return;
+    /* A container that had a process may have run before we did: then its end is news. */
+    if (!rec->has_process && fs_exists(task->bundle.dir_fd, "init.pid"))
+        atomic_store(&task->start_seen, true);
+    task_images_find(task);
 }
 
 /* The container was never made, or is deleted already: nothing is to be reported. */
@@ -125,6 +140,8 @@ static void recovery_again(struct event_timer *timer)
 /* Both answers are there. Of a container without a process: is there a container at all? */
 static void recovery_decide(struct recovery *rec)
 {
+    read_traces(rec);
+
     bool is_silent = rec->connect_code != ERR_OK && rec->connect_code != ERR_NOT_FOUND;
     /* One that is to be restored has none before its start. */
     bool is_made = rec->has_process || atomic_load(&rec->task->has_images);
@@ -151,8 +168,9 @@ static void recovery_stated(void *userdata, const struct err *e, ProtobufCMessag
 
     rec->state_code = e ? e->code : ERR_OK;
     rec->has_process = response && response->pid != 0;
+    rec->was_started = rec->has_process && response->status != PB__V1TYPES__STATUS__CREATED;
     if (rec->has_process)
-        atomic_store(&rec->task->start_seen, response->status != PB__V1TYPES__STATUS__CREATED);
+        atomic_store(&rec->task->start_seen, rec->was_started);
     pb_free(rec->stated);
     rec->stated = reply;
     if (--rec->n_awaited == 0)
@@ -224,6 +242,7 @@ static void recovery_connect(struct recovery *rec)
         return;
     }
     log_warn("recover task %s: %s", task->key, e.msg);
+    read_traces(rec);
     recovery_lost(rec);
 }
 

@@ -75,7 +75,8 @@ char *task_group_address(struct task *task, const char *suffix);
 /* Where the shim of a task's bundle listens; without a file that says so (the daemon died in
  * between), where ours would. */
 int task_find_endpoint(struct task *task, struct shim_endpoint *ret, struct err *e);
-/* [loop] Opens the bundle and reads what calls and the cleanup need of it. */
+/* [loop] Opens the bundle and reads what calls and the cleanup need of it. It does not say whether
+ * there is a process; see read_traces() in task_recover.c. */
 int task_load(struct task *task, struct err *e);
 /* Tells a shim to end when it has no container left; a shim of runtime v1 is killed. NULL: the shim
  * of a bundle of v1 that could not be connected to. */
