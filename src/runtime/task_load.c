@@ -75,13 +75,9 @@ static int load_binary(struct tasks *t, struct task *task, struct err *e)
 int task_load(struct task *task, struct err *e)
 {
     struct tasks *t = task->tasks;
-    int r =
-        bundle_load(t->options.root, t->options.state, task->is_linux ? BUNDLE_LINUX : BUNDLE_V2,
-                    task->ns, task->id, &task->bundle, e);
-    if (r >= 0 && !task->is_linux)
-        r = load_binary(t, task, e);
-    if (r < 0)
-        return r;
+
+    if (!task->is_linux && load_binary(t, task, e) < 0)
+        return ERR_RETURN;
     if (task->is_linux) {
         atomic_store(&task->exit_seen, linux_bundle_is_exit_told(&task->bundle));
         linux_open_logs(task);
@@ -93,6 +89,5 @@ int task_load(struct task *task, struct err *e)
         bool is_wanted = !task->binary.is_ours || log_get_level() <= LOG_DEBUG;
         task->log = is_wanted ? shim_log_open(t->loop, &task->bundle) : NULL;
     }
-    task->state = TASK_RECOVERING;
     return 0;
 }

@@ -312,9 +312,15 @@ static void search_run(struct workq_job *job)
     loop_run(t->loop, search_done, t);
 }
 
+void tasks_expect_orphans(struct tasks *t)
+{
+    pthread_mutex_lock(&t->lock);
+    t->is_searching = true;
+    pthread_mutex_unlock(&t->lock);
+}
+
 void tasks_find_orphans(struct tasks *t)
 {
-    t->is_searching = true;
     if (workq_submit(t->pool, &t->search, search_run) < 0) {
         log_error("no thread to look for shims without a bundle: it is done at the next start");
         search_done(t);

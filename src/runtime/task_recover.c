@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * After a restart: every bundle is a task. Its shim is asked with Connect and State, all shims at
- * once and both in one go, so that each wakes up but once; the answers decide about its own tasks
- * alone.
+ * After a restart: every bundle is a task, which callers find from the start. Its shim is asked with
+ * Connect and State, both in one go, so that it wakes up but once, and no shim waits for another;
+ * the answers decide about its own tasks alone.
  *
  *     answers, knows the container    LIVE
  *     answers, is still making it     asked again until it has, then LIVE: the client may start or
@@ -24,8 +24,16 @@
 #define POLL_MS 50
 #define POLL_MAX_MS 150000
 #define CONNECT_RETRY_MS 500
+/* Between two slices the loop answers clients and takes what shims have said. */
+#define ASKED_PER_SLICE 16
+/* The search for orphans looks at every process of the machine, which would keep those from running
+ * that are waited for: shims, and the clients that get their answers. Creates wait for it, but not
+ * for a shim that does not answer. */
+#define SEARCH_PAUSE_MS 20
+#define SEARCH_LATEST_MS 100
 
 struct recovery {
+    struct list link; /* of the unasked */
     struct task *task;
     struct shim *shim;
     Pb__Task__ConnectRequest connect;
@@ -33,7 +41,8 @@ struct recovery {
     struct event_timer timer;
     uint64_t since_ms;
     bool has_knocked;
-    int n_awaited; /* answers to the two calls */
+    bool is_decided; /* no more counted in n_undecided */
+    int n_awaited;   /* answers to the two calls */
     enum err_code connect_code, state_code;
     bool has_process;
     bool was_started;         /* which the shim has said */
@@ -46,6 +55,23 @@ static void recovery_free(struct recovery *rec)
     pb_free(rec->stated);
     task_unref(rec->task);
     free(rec);
+}
+
+static void begin_search(struct event_timer *timer)
+{
+    tasks_find_orphans(container_of(timer, struct tasks, search_timer));
+}
+
+/* Every task comes by here once, when it is known what its shim says or that it says nothing. */
+static void recovery_decided(struct recovery *rec)
+{
+    struct tasks *t = rec->task->tasks;
+
+    if (rec->is_decided)
+        return;
+    rec->is_decided = true;
+    if (--t->n_undecided == 0 && t->search_timer.loop)
+        event_timer_arm(t->loop, &t->search_timer, SEARCH_PAUSE_MS, begin_search);
 }
 
 /* What the bundle tells of a task whose shim does not. */
@@ -141,6 +167,7 @@ static void recovery_again(struct event_timer *timer)
 static void recovery_decide(struct recovery *rec)
 {
     read_traces(rec);
+    recovery_decided(rec);
 
     bool is_silent = rec->connect_code != ERR_OK && rec->connect_code != ERR_NOT_FOUND;
     /* One that is to be restored has none before its start. */
@@ -243,7 +270,39 @@ static void recovery_connect(struct recovery *rec)
     }
     log_warn("recover task %s: %s", task->key, e.msg);
     read_traces(rec);
+    recovery_decided(rec);
     recovery_lost(rec);
+}
+
+static void recovery_begin(struct recovery *rec)
+{
+    struct task *task = rec->task;
+    struct tasks *t = task->tasks;
+    struct err e = ERR_INIT;
+
+    rec->since_ms = clock_monotonic_ms();
+    if (task_load(task, &e) >= 0) {
+        recovery_connect(rec);
+        return;
+    }
+    log_error("recover task %s: %s", task->key, e.msg);
+    recovery_decided(rec);
+    tasks_remove(t, task);
+    task_unpark(task);
+    recovery_free(rec);
+}
+
+static void ask_slice(struct event_timer *timer)
+{
+    struct tasks *t = container_of(timer, struct tasks, next_asked);
+
+    for (int i = 0; i < ASKED_PER_SLICE && !list_is_empty(&t->unasked); i++)
+        recovery_begin(container_of(list_pop_front(&t->unasked), struct recovery, link));
+    if (!list_is_empty(&t->unasked))
+        event_timer_arm(t->loop, timer, 0, ask_slice);
+    else
+        event_timer_arm(t->loop, &t->search_timer,
+                        t->n_undecided == 0 ? SEARCH_PAUSE_MS : SEARCH_LATEST_MS, begin_search);
 }
 
 static void recover_one(struct tasks *t, const char *ns, const char *id, bool is_linux)
@@ -252,9 +311,14 @@ static void recover_one(struct tasks *t, const char *ns, const char *id, bool is
     struct recovery *rec = calloc(1, sizeof(*rec));
     struct task *task = rec ? task_new(t, ns, id) : NULL;
 
-    if (task)
+    if (task) {
         task->is_linux = is_linux;
-    if (!task || task_load(task, &e) < 0 || tasks_add(t, task, &e) < 0) {
+        task->state = TASK_RECOVERING;
+    }
+    if (!task ||
+        bundle_load(t->options.root, t->options.state, is_linux ? BUNDLE_LINUX : BUNDLE_V2, ns, id,
+                    &task->bundle, &e) < 0 ||
+        tasks_add(t, task, &e) < 0) {
         log_error("recover task %s/%s: %s", ns, id, task ? e.msg : "out of memory");
         task_unref(task);
         free(rec);
@@ -266,8 +330,8 @@ static void recover_one(struct tasks *t, const char *ns, const char *id, bool is
     pb__task__connect_request__init(&rec->connect);
     pb__task__state_request__init(&rec->state);
     rec->connect.id = rec->state.id = task->id;
-    rec->since_ms = clock_monotonic_ms();
-    recovery_connect(rec);
+    list_push_back(&t->unasked, &rec->link);
+    t->n_undecided++;
 }
 
 static void recover_v2(void *userdata, const char *ns, const char *id)
@@ -290,13 +354,22 @@ static void swept_work(void *userdata, const char *ns, const char *id)
         shim_socket_remove_dead(str_after_prefix(address, "unix://"));
 }
 
+void tasks_end_recovery(struct tasks *t)
+{
+    event_timer_disarm(&t->next_asked);
+    event_timer_disarm(&t->search_timer);
+    for (struct list *l; (l = list_pop_front(&t->unasked));)
+        recovery_free(container_of(l, struct recovery, link));
+}
+
 int tasks_recover(struct tasks *t, struct err *e)
 {
     int r = bundle_walk(t->options.state, BUNDLE_V2, recover_v2, t, e);
     if (r >= 0)
         r = bundle_walk(t->options.state, BUNDLE_LINUX, recover_linux, t, e);
     if (r >= 0) {
-        tasks_find_orphans(t);
+        tasks_expect_orphans(t);
+        event_timer_arm(t->loop, &t->next_asked, 0, ask_slice);
         bundle_sweep_work(t->options.root, t->options.state, BUNDLE_V2, swept_work, t);
         bundle_sweep_work(t->options.root, t->options.state, BUNDLE_LINUX, swept_work, t);
     }

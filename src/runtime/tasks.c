@@ -101,6 +101,7 @@ int tasks_new(struct event_loop *loop, struct workq *pool, struct exchange *exch
     pthread_mutex_init(&t->lock, NULL);
     pthread_mutex_init(&t->facts_lock, NULL);
     pthread_cond_init(&t->searched, NULL);
+    list_init(&t->unasked);
     if (runtime_facts_find(NULL, NULL, NULL, &t->facts) < 0) {
         tasks_free(t);
         return err_oom(e);
@@ -121,6 +122,7 @@ struct tasks *tasks_free(struct tasks *t)
 {
     if (!t)
         return NULL;
+    tasks_end_recovery(t);
     exchange_unsubscribe(t->watch);
     exchange_set_gate(t->exchange, NULL, NULL);
     late_exits_done(&t->late);

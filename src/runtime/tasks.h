@@ -36,8 +36,8 @@ void tasks_detach(struct tasks *t);
 /* On the loop, after the pool has ended. Shims are left running. */
 struct tasks *tasks_free(struct tasks *t);
 
-/* [loop thread, before or while it runs] Finds every bundle and asks its shim, all at once. Calls
- * that come meanwhile wait for their own task alone. */
+/* [loop thread, before or while it runs] Finds every bundle. Their shims are asked in the turns that
+ * follow, without waiting for one another; calls that come meanwhile wait for their own task alone. */
 int tasks_recover(struct tasks *t, struct err *e);
 
 /* A reference, or NULL: unknown, or still being created. */

@@ -33,8 +33,14 @@ struct tasks {
      * connection */
     char **knocked_at;
 
+    /* [loop] Recovery. */
+    struct list unasked;             /* those whose shims are still to be asked */
+    size_t n_undecided;              /* tasks about which no shim has answered yet */
+    struct event_timer next_asked;   /* a slice of the unasked */
+    struct event_timer search_timer; /* armed when all are asked, until the search begins */
+
     struct workq_job search; /* for orphans */
-    bool is_searching;       /* under lock */
+    bool is_searching;       /* under lock; from before the search begins */
     pthread_cond_t searched; /* with lock */
 };
 
@@ -44,9 +50,13 @@ int tasks_add(struct tasks *t, struct task *task, struct err *e);
 bool tasks_remove(struct tasks *t, struct task *task);
 void tasks_set_state(struct tasks *t, struct task *task, enum task_state state);
 
-/* [loop] The end of tasks_recover(): begins to look for shims and sockets that no bundle leads to
- * (task_orphans.c). */
+/* [loop] From tasks_recover() on names may be those of orphans. */
+void tasks_expect_orphans(struct tasks *t);
+/* [loop] Every shim that a bundle leads to is connected: begins to look for shims and sockets that
+ * none leads to (task_orphans.c). */
 void tasks_find_orphans(struct tasks *t);
+/* [loop] The registry goes: forgets what is not recovered yet. */
+void tasks_end_recovery(struct tasks *t);
 /* [not the loop] Until then a name may be that of an orphan. */
 void tasks_wait_for_orphans(struct tasks *t);
 
@@ -75,8 +85,8 @@ char *task_group_address(struct task *task, const char *suffix);
 /* Where the shim of a task's bundle listens; without a file that says so (the daemon died in
  * between), where ours would. */
 int task_find_endpoint(struct task *task, struct shim_endpoint *ret, struct err *e);
-/* [loop] Opens the bundle and reads what calls and the cleanup need of it. It does not say whether
- * there is a process; see read_traces() in task_recover.c. */
+/* [loop] Of a task whose bundle is open: what the next calls and the cleanup need of it. The bundle
+ * does not say whether there is a process; see read_traces() in task_recover.c. */
 int task_load(struct task *task, struct err *e);
 /* Tells a shim to end when it has no container left; a shim of runtime v1 is killed. NULL: the shim
  * of a bundle of v1 that could not be connected to. */
