@@ -321,10 +321,13 @@ void tasks_expect_orphans(struct tasks *t)
 
 void tasks_find_orphans(struct tasks *t)
 {
-    if (workq_submit(t->pool, &t->search, search_run) < 0) {
+    int r = workq_submit(t->pool, &t->search, search_run);
+    if (r >= 0)
+        return;
+    /* A daemon that ends so soon has no more to say about it. */
+    if (r != -ESHUTDOWN)
         log_error("no thread to look for shims without a bundle: it is done at the next start");
-        search_done(t);
-    }
+    search_done(t);
 }
 
 void tasks_wait_for_orphans(struct tasks *t)
