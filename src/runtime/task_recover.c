@@ -358,8 +358,13 @@ void tasks_end_recovery(struct tasks *t)
 {
     event_timer_disarm(&t->next_asked);
     event_timer_disarm(&t->search_timer);
-    for (struct list *l; (l = list_pop_front(&t->unasked));)
-        recovery_free(container_of(l, struct recovery, link));
+    for (struct list *l; (l = list_pop_front(&t->unasked));) {
+        struct recovery *rec = container_of(l, struct recovery, link);
+        /* Nobody is there to hear the answers, but the calls are to be let go. */
+        tasks_set_state(t, rec->task, TASK_GONE);
+        task_unpark(rec->task);
+        recovery_free(rec);
+    }
 }
 
 int tasks_recover(struct tasks *t, struct err *e)
