@@ -51,7 +51,9 @@ def daemon(request, unpacked, archives):  # noqa: F811
     if not suite and not shutil.which("containerd"):
         pytest.skip("containerd is not installed")
     options = OPTIONS.format(plugin="cri.v1.runtime" if suite == "sid" else "grpc.v1.cri")
-    for c in running(cri.Cri(unpacked(suite) if suite else None, (*lines, options.strip()), environment)):
+    made = cri.Cri(unpacked(suite) if suite else None, (*lines, options.strip()), environment)
+    made.network()
+    for c in running(made):
         assert c.version.startswith(request.param.split()[0])
         c.variant = request.param
         c.import_images(*archives)
@@ -150,8 +152,6 @@ def test_network(c):
     """A namespace that is joined by the sandbox and by its containers, with an address of its own."""
     if not os.path.exists(f"{cri.CNI_BIN}/bridge"):
         pytest.skip(f"{cri.CNI_BIN}/bridge is not installed (package containernetworking-plugins)")
-    c.network()
-    wait_until(lambda: all(condition.status for condition in c.cri("Status").status.conditions), what="network ready")
     pod = c.pod(host=False)
     address = c.by_id("PodSandboxStatus", pod.id).status.network.ip
     assert address.startswith("10.213.77.")
