@@ -170,6 +170,25 @@ static void kill_rest(const char *bundle, const char *id)
         log_warn("container %s: its processes cannot be killed: %s", id, err_strerror(left));
 }
 
+/* What the runtime does not delete although nobody is left of the container: crun, for one, fails as
+ * long as some thread has the pid that init had. Its state would keep the id from being used. */
+static void delete_without_runtime(const char *bundle, const char *namespace_, const char *id)
+{
+    _cleanup_(options_done) struct options options = {};
+    _cleanup_(cgroup_done) struct cgroup cgroup = {};
+    _free_ char *recorded = NULL;
+
+    if (options_load(bundle, &options, &recorded) < 0 || cgroup_load(&cgroup, bundle) < 0 ||
+        cgroup_end(&cgroup, KILL_TIMEOUT_MS) > 0)
+        return;
+    _free_ char *root = options_runtime_root(&options, namespace_);
+    _free_ char *path = root ? fs_join(root, id) : NULL;
+    int r = path ? fs_rm_rf(AT_FDCWD, path) : -ENOMEM;
+    if (r < 0)
+        log_warn("container %s: remove its state: %s", id, err_strerror(r));
+    cgroup_remove(&cgroup);
+}
+
 /* note has files of the container's bundle, which may be gone. */
 static void end_noted(const char *note, const char *namespace_, const char *id)
 {
@@ -178,7 +197,8 @@ static void end_noted(const char *note, const char *namespace_, const char *id)
     ssize_t n = link ? readlink(link, bundle, sizeof(bundle) - 1) : -1;
 
     kill_rest(note, id);
-    delete_by_runtime(note, namespace_, id, RUNTIME_AGAIN_TIMEOUT_MS);
+    if (!delete_by_runtime(note, namespace_, id, RUNTIME_AGAIN_TIMEOUT_MS))
+        delete_without_runtime(note, namespace_, id);
     if (n > 0 && bundle[0] == '/') {
         bundle[n] = '\0';
         unmount_below(bundle, "rootfs");
@@ -299,6 +319,8 @@ int action_delete(const struct args *args, struct err *e)
         usleep(RUNTIME_PAUSE_US);
         deleted = delete_by_runtime(bundle, args->namespace_, args->id, RUNTIME_AGAIN_TIMEOUT_MS);
     }
+    if (!deleted)
+        delete_without_runtime(bundle, args->namespace_, args->id);
     end_sandbox(bundle, args->namespace_);
     unmount_below(bundle, "rootfs");
     remove_socket(bundle, args);

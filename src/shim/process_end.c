@@ -93,7 +93,8 @@ static void on_deleted(void *userdata, const struct err *e, const char *output)
         container_delete_state(p->container);
         e = NULL;
     }
-    if (!e)
+    /* Of crun that may also be said of init's pid, when a thread has it by now. */
+    if (!e || is_gone(e->msg))
         container_remove_state(p->container);
     /* Where it knows nothing of the container its groups are left. */
     if (e ? is_gone(e->msg) : child_is_alive(&p->child))

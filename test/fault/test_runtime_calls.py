@@ -345,3 +345,23 @@ def test_killed_and_paused_at_once(rig):
     assert rig.wait("c1", timeout=5) == 137 and has_ended(pid)
     rig.remove("c1")
     assert rig.left_behind() == []
+
+
+@pytest.mark.parametrize("who", ["the shim", "the delete of a dead shim"])
+def test_does_not_delete(rig, who):
+    """As crun when a thread has the pid that init had: nobody is left of the container, and its state does not stay."""
+    options = runtime(rig, '[ $COMMAND = delete ] && { echo "open pidfd: No such file or directory" >&2; exit 1; }')
+    pid = rig.run("c1", options=options)
+    if who == "the shim":
+        assert rig.end("c1") == 7 and rig.delete("c1") == 7
+    else:
+        os.kill(rig.shim("c1"), signal.SIGKILL)
+        wait_until(lambda: rig.process("c1") is None, 10, "the end of the task")
+    assert has_ended(pid)
+    rig.forget_record("c1")
+    assert rig.left_behind() == []
+    runtime(rig, "")
+    rig.run("c1", options=options)
+    assert rig.end("c1") == 7
+    rig.remove("c1")
+    assert rig.left_behind() == []

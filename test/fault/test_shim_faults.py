@@ -36,12 +36,12 @@ def quick(balanced):
 def is_clean(rig, name):
     """Nothing of the container is left, and its id can be used."""
     rig.forget_record(name)
-    assert rig.left_behind() == []
+    assert rig.left_behind() == [], rig.d.log_text()
     assert not rig.processes_of(name)
     rig.run(name)
     assert rig.end(name) == 7
     rig.remove(name)
-    assert rig.left_behind() == []
+    assert rig.left_behind() == [], rig.d.log_text()
 
 
 def bring(rig, name, state, **options):
@@ -405,13 +405,37 @@ else:
     print("failed", flush=True)
 """
 
-    def __init__(self, pid):
-        self.process = subprocess.Popen([sys.executable, "-c", self.PROGRAM, str(pid)], stdin=subprocess.PIPE,
+    def __init__(self, pid, thread=False):
+        self.process = subprocess.Popen([sys.executable, "-c", self.THREAD if thread else self.PROGRAM, str(pid)], stdin=subprocess.PIPE,
                                         stdout=subprocess.PIPE, text=True)
         line = self.process.stdout.readline()
         if line != "ready\n":
             self.process.communicate()
             pytest.skip(f"process {pid} could not be made: the number is in use")
+
+    # The same number as that of a thread, which is no process: what asks for it fails in another way.
+    THREAD = """
+import os, sys, threading
+pid = int(sys.argv[1])
+done = threading.Event()
+for _ in range(200):
+    found = threading.Event()
+    with open("/proc/sys/kernel/ns_last_pid", "w") as f:
+        f.write(str(pid - 1))
+    thread = threading.Thread(target=lambda: (found.set(), threading.get_native_id() == pid and done.wait()))
+    thread.start()
+    found.wait()
+    if thread.native_id == pid:
+        print("ready", flush=True)
+        sys.stdin.read()
+        done.set()
+        print("signals []", flush=True)
+        print("status 0", flush=True)
+        break
+    thread.join()
+else:
+    print("failed", flush=True)
+"""
 
     def end(self):
         out, _ = self.process.communicate("", timeout=10)
@@ -423,12 +447,13 @@ def can_choose_pids():
 
 
 @pytest.mark.skipif(not can_choose_pids(), reason="the kernel does not let one choose pids (ns_last_pid)")
+@pytest.mark.parametrize("thread", [False, True], ids=["process", "thread"])
 @pytest.mark.parametrize("host_pid", [False, True], ids=["private", "host"])
-def test_reused_pid_of_init(rig, host_pid):
+def test_reused_pid_of_init(rig, host_pid, thread):
     """Another process has the pid of the ended container: no verb reaches it, no wait waits for it."""
     pid = rig.run("c1", ("true",), host_pid=host_pid)
     rig.wait("c1")
-    innocent = Innocent(pid)
+    innocent = Innocent(pid, thread)
     for everything in (False, True):
         try:
             rig.kill("c1", 9, everything=everything)
@@ -443,8 +468,8 @@ def test_reused_pid_of_init(rig, host_pid):
 
 
 @pytest.mark.skipif(not can_choose_pids(), reason="the kernel does not let one choose pids (ns_last_pid)")
-@pytest.mark.parametrize("whose", ["init", "shim"])
-def test_reused_pid_after_the_shim(rig, whose):
+@pytest.mark.parametrize("whose, thread", [("init", False), ("init", True), ("shim", False)])
+def test_reused_pid_after_the_shim(rig, whose, thread):
     """Shim and container end while the daemon is away, and others get their pids."""
     pid = rig.run("c1")
     shim = rig.shim("c1")
@@ -453,7 +478,7 @@ def test_reused_pid_after_the_shim(rig, whose):
     os.kill(pid, signal.SIGKILL)
     victim = pid if whose == "init" else shim
     wait_until(lambda: not os.path.exists(f"/proc/{victim}"), what="its pid is free")
-    innocent = Innocent(victim)
+    innocent = Innocent(victim, thread)
     rig.d.start()
     wait_until(lambda: rig.process("c1") is None, 8, "the end of the task")
     innocent.end()
