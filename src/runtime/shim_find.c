@@ -8,6 +8,7 @@
 #include <limits.h>
 #include <stdio.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include "base/fs.h"
 #include "base/identifier.h"
@@ -17,6 +18,8 @@
 #define COMMAND_MAX 8192
 #define STATUS_MAX 16384
 #define SOCKETS_MAX (16u << 20)
+#define EXEC_TRIES 1000
+#define EXEC_PAUSE_US 1000
 
 /* The value behind a flag, in words that each end in NUL; NULL: no such flag. */
 static const char *value_of(const char *words, size_t n, const char *flag)
@@ -71,21 +74,49 @@ struct shim_words {
     size_t n;
 };
 
-static bool read_words(pid_t pid, const char *grpc_address, struct shim_words *ret)
+static bool is_shim_program(const char *path)
+{
+    const char *slash = strrchr(path, '/');
+
+    return str_after_prefix(slash ? slash + 1 : path, "containerd-shim");
+}
+
+static ssize_t read_command_line(pid_t pid, char *text, size_t size)
 {
     char path[32];
 
     snprintf(path, sizeof(path), "/proc/%d/cmdline", (int)pid);
-    _close_ int fd = open(path, O_RDONLY | O_CLOEXEC);
-    if (fd < 0)
+    _close_ int fd = neg_errno(open(path, O_RDONLY | O_CLOEXEC));
+    return fd < 0 ? fd : fs_read_all(fd, text, size);
+}
+
+/* In execve(2) a process has its new program, and whoever started it has been told so, before it
+ * has its words. */
+static bool is_new_shim(pid_t pid)
+{
+    char link[32], path[PATH_MAX];
+
+    snprintf(link, sizeof(link), "/proc/%d/exe", (int)pid);
+    ssize_t n = readlink(link, path, sizeof(path) - 1);
+    if (n < 0)
         return false;
-    ssize_t n = fs_read_all(fd, ret->text, sizeof(ret->text) - 1);
+    path[n] = '\0';
+    return is_shim_program(path) && is_our_users(pid);
+}
+
+static bool read_words(pid_t pid, const char *grpc_address, struct shim_words *ret)
+{
+    ssize_t n = read_command_line(pid, ret->text, sizeof(ret->text) - 1);
+
+    for (int i = 0; n == 0 && i < EXEC_TRIES && is_new_shim(pid); i++) {
+        usleep(EXEC_PAUSE_US);
+        n = read_command_line(pid, ret->text, sizeof(ret->text) - 1);
+    }
     if (n <= 0)
         return false;
     ret->text[n] = '\0';
     ret->n = (size_t)n;
-    const char *slash = strrchr(ret->text, '/');
-    if (!str_after_prefix(slash ? slash + 1 : ret->text, "containerd-shim"))
+    if (!is_shim_program(ret->text))
         return false;
     const char *last = ret->text;
     for (const char *w = ret->text; w < ret->text + n; w += strlen(w) + 1)
