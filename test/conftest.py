@@ -8,7 +8,6 @@ api         harness.api.Api of `daemon`
 busybox     name of an image that `daemon` has
 archive     path of that image as an OCI archive
 """
-import os
 import pathlib
 import shutil
 import subprocess
@@ -18,7 +17,7 @@ import pytest
 
 sys.path.insert(0, str(pathlib.Path(__file__).parent))
 
-from harness import daemons, ledger, memory, sanitizers  # noqa: E402
+from harness import daemons, hierarchies, ledger, memory, sanitizers  # noqa: E402
 
 IMAGE = "docker.io/library/busybox:latest"
 
@@ -33,22 +32,7 @@ def pytest_sessionstart(session):
                if not (daemons.BIN / p).exists()]
     if missing:
         pytest.exit(f"{daemons.BIN} has no {', '.join(missing)}: run make first, or set WHERRY_BIN", 2)
-    for controllers in cgroups_to_mount():
-        directory = pathlib.Path("/sys/fs/cgroup", controllers)
-        directory.mkdir(exist_ok=True)
-        if not os.path.ismount(directory):
-            subprocess.run(["mount", "-t", "cgroup", "-o", controllers, "cgroup", directory], check=False)
-
-
-def cgroups_to_mount():
-    """crun refuses hosts whose unified hierarchy keeps a controller beside v1 ones. And what is in use without being
-    mounted, since a run before this one was killed, it takes for plain directories."""
-    unified = pathlib.Path("/sys/fs/cgroup/unified/cgroup.controllers")
-    if not unified.exists():
-        return []
-    lines = pathlib.Path("/proc/self/cgroup").read_text().splitlines()
-    in_use = [line.split(":")[1] for line in lines]
-    return unified.read_text().split() + [c for c in in_use if c and not c.startswith("name=")]
+    session.hierarchies = [h for h in map(hierarchies.mount, hierarchies.for_crun()) if h]
 
 
 @pytest.fixture
@@ -65,6 +49,8 @@ def balanced(request):
 
 def pytest_sessionfinish(session):
     """Of what was started for several tests."""
+    for hierarchy in getattr(session, "hierarchies", ()):
+        hierarchies.unmount(hierarchy)
     reports = sanitizers.reports()
     if reports:
         print(reports, file=sys.stderr)
