@@ -132,6 +132,18 @@ static bool is_program(const char *path)
     return stat(path, &st) == 0 && S_ISREG(st.st_mode) && access(path, X_OK) == 0;
 }
 
+bool proc_read_link(pid_t pid, const char *name, char *ret, size_t size)
+{
+    char link[48];
+
+    snprintf(link, sizeof(link), "/proc/%d/%s", (int)pid, name);
+    ssize_t n = readlink(link, ret, size - 1);
+    if (n < 0)
+        return false;
+    ret[n] = '\0';
+    return true;
+}
+
 int proc_find_program(const char *name, const char *path, char **ret)
 {
     if (!*name || strchr(name, '/'))

@@ -71,6 +71,10 @@ struct proc_spawn {
  */
 int proc_spawn(const struct proc_spawn *s, struct proc *ret);
 
+/* Where /proc/<pid>/<name> leads, "cwd" or "exe", proc(5): cut to size, always with a NUL. False: the
+ * process is gone or has none. */
+bool proc_read_link(pid_t pid, const char *name, char *ret, size_t size);
+
 /* First executable regular file called name in the directories of path (NULL: $PATH). The caller
  * frees. -ENOENT. */
 int proc_find_program(const char *name, const char *path, char **ret);

@@ -10,8 +10,6 @@
 #include "cgroup/cgroup_file.h"
 #include "cgroup/stats.h"
 
-#define PROCS_MAX (1024 * 1024)
-
 void cgroup_write(const char *dir, const char *name, const char *text)
 {
     _free_ char *path = dir ? fs_join(dir, name) : NULL;
@@ -101,7 +99,7 @@ static void move_listed(const char *from, const char *to)
     size_t n;
 
     /* What is frozen cannot end, so none of these numbers passes on to another process. */
-    if (!path || fs_read_file(AT_FDCWD, path, PROCS_MAX, &procs, &n) < 0)
+    if (!path || fs_read_file(AT_FDCWD, path, CGROUP_PROCS_MAX, &procs, &n) < 0)
         return;
     for (char *line = procs, *end; *line; line = end) {
         end = line + strcspn(line, "\n");

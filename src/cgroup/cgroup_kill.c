@@ -11,7 +11,6 @@
 #include "cgroup/cgroup.h"
 #include "cgroup/cgroup_file.h"
 
-#define PROCS_MAX (1024 * 1024)
 #define END_PAUSE_US 10000
 
 /* Whether pid is in dir or below, going by what its /proc entry says now. */
@@ -63,7 +62,7 @@ static int kill_listed(const struct cgroup *c, const char *controller, const cha
 
     if (!path)
         return -ENOMEM;
-    int r = fs_read_file(AT_FDCWD, path, PROCS_MAX, &procs, &n);
+    int r = fs_read_file(AT_FDCWD, path, CGROUP_PROCS_MAX, &procs, &n);
     if (r == -ENOENT || r == -ENODEV)
         return 0;
     if (r < 0)

@@ -20,14 +20,9 @@
 /* The number may be another process's by now; a shim runs in its bundle, which nobody else does. */
 static bool runs_in(pid_t pid, const struct bundle *b)
 {
-    char link[32], cwd[PATH_MAX];
+    char cwd[PATH_MAX];
 
-    snprintf(link, sizeof(link), "/proc/%d/cwd", (int)pid);
-    ssize_t n = readlink(link, cwd, sizeof(cwd) - 1);
-    if (n < 0)
-        return false;
-    cwd[n] = '\0';
-    return str_eq(cwd, b->path);
+    return proc_read_link(pid, "cwd", cwd, sizeof(cwd)) && str_eq(cwd, b->path);
 }
 
 void linux_kill_shim(struct shim *shim, struct bundle *b)

@@ -94,14 +94,10 @@ static ssize_t read_command_line(pid_t pid, char *text, size_t size)
  * has its words. */
 static bool is_new_shim(pid_t pid)
 {
-    char link[32], path[PATH_MAX];
+    char path[PATH_MAX];
 
-    snprintf(link, sizeof(link), "/proc/%d/exe", (int)pid);
-    ssize_t n = readlink(link, path, sizeof(path) - 1);
-    if (n < 0)
-        return false;
-    path[n] = '\0';
-    return is_shim_program(path) && is_our_users(pid);
+    return proc_read_link(pid, "exe", path, sizeof(path)) && is_shim_program(path) &&
+           is_our_users(pid);
 }
 
 static bool read_words(pid_t pid, const char *grpc_address, struct shim_words *ret)
@@ -171,13 +167,8 @@ int shim_find(const char *grpc_address, const char *ns, const char *id, struct p
  * left is its end. */
 static bool read_directory(pid_t pid, char *ret, size_t size)
 {
-    char link[32];
-
-    snprintf(link, sizeof(link), "/proc/%d/cwd", (int)pid);
-    ssize_t n = readlink(link, ret, size - 1);
-    if (n <= 0)
+    if (!proc_read_link(pid, "cwd", ret, size))
         return false;
-    ret[n] = '\0';
     return strstr(ret, "/" BUNDLE_V2 "/") || strstr(ret, "/" BUNDLE_LINUX "/");
 }
 

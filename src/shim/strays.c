@@ -75,13 +75,10 @@ static void kill_tree(struct search *search, pid_t pid, int depth)
 
 static bool works_in(pid_t pid, const char *bundle)
 {
-    char link[32], cwd[PATH_MAX];
+    char cwd[PATH_MAX];
 
-    snprintf(link, sizeof(link), "/proc/%d/cwd", (int)pid);
-    ssize_t n = readlink(link, cwd, sizeof(cwd) - 1);
-    if (n < 0)
+    if (!proc_read_link(pid, "cwd", cwd, sizeof(cwd)))
         return false;
-    cwd[n] = '\0';
     const char *rest = str_after_prefix(cwd, bundle);
     return rest && (*rest == '\0' || *rest == '/');
 }

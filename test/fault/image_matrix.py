@@ -398,9 +398,7 @@ class ImageMatrix(Rows):
             self.forget(image)
             self.check()
         except Exception as error:
-            why = f"{error.code()} {error.details()}" if isinstance(error, grpc.RpcError) else repr(error)
-            raise Failure(f"killed at {calls[-1] if calls and reached else 'no call'}, {verb} ended with {outcome}; "
-                          f"then {why}") from error
+            raise Failure.after(calls, reached, verb, outcome, error) from error
         return reached, calls
 
     def recover(self, verb, victim):

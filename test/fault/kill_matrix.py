@@ -221,9 +221,7 @@ class Matrix(Rows):
             assert not left, "left behind: " + "; ".join(left)
             self.bystander.check()
         except Exception as error:
-            why = f"{error.code()} {error.details()}" if isinstance(error, grpc.RpcError) else repr(error)
-            raise Failure(f"killed at {calls[-1] if calls and reached else 'no call'}, {verb} ended with {outcome}; "
-                          f"then {why}") from error
+            raise Failure.after(calls, reached, verb, outcome, error) from error
         finally:
             events.stop()
         return reached, calls

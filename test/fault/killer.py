@@ -23,6 +23,13 @@ def build(directory):
 class Failure(Exception):
     """What was not as it must be after a kill."""
 
+    @classmethod
+    def after(cls, calls, reached, verb, outcome, error):
+        """calls: those up to the one that was not made; outcome: how the verb ended for its caller."""
+        why = f"{error.code()} {error.details()}" if isinstance(error, grpc.RpcError) else repr(error)
+        return cls(f"killed at {calls[-1] if calls and reached else 'no call'}, {verb} ended with {outcome}; "
+                   f"then {why}")
+
 
 class Killer:
     """The tracer at work on one process."""
